@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from ...runtime.container import Container, ContainerEngine
 from ...runtime.spec import Hook
+from .build_container import ContainerBuilder, shown_command
 from .build_hooks import HookBuilder
 from .command_line import UnterminatedQuoteError, split_command
+from .document.nodes import Mapping as Tree
 from .document.nodes import Node, Scalar, Sequence
 from .document.source import shown
 from .expand import HOOK_POINTS, ModelTree
@@ -66,22 +70,22 @@ class ModelBuilder:
     Args:
         tree: Model as expanded from the document.
         top: Top level of the document, for global values.
+        engine: Engine that runs containers.
     """
 
-    def __init__(self, reader: Reader, tree: ModelTree, top: DocumentSection) -> None:
+    def __init__(
+        self, reader: Reader, tree: ModelTree, top: DocumentSection, engine: ContainerEngine
+    ) -> None:
         self._reader, self._collector = reader, reader.collector
         self._tree, self._top = tree, top
         self._path = f"models.{tree.id}"
+        self._container_builder = ContainerBuilder(engine, self._argv, self._error)
         self._hook_builder = HookBuilder(self._argv, self._error, top.hook_timeout)
 
     def build(self, section: ModelSection) -> ModelConfig:
         """Return the effective values; an invalid one is reported and replaced by a placeholder."""
         top, tree = self._top, self._tree
         health = max(MIN_HEALTH_S, top.health_check_timeout)
-        if section.health_check_timeout is not None:
-            message = "has no effect in one model, as in llama-swap; did you mean 'startTimeout'?"
-            place, path = locate(tree.node, self._path, ("healthCheckTimeout",))
-            self._collector.warning(place, path, message)
         compat = section.compat.ignore_websockets
         # llama-swap's default limit of 10 also counts waiting requests; here there is none.
         limit = section.concurrency_limit if section.concurrency_limit > 0 else None
@@ -89,18 +93,22 @@ class ModelBuilder:
             compat, limit = True, limit and max(limit, _COMFYUI_CONCURRENCY)
         loading = section.send_loading_state
         proxy = self._proxy(section.proxy)
-        self._check_external(section)
+        self._check_start(section)
+        environment = self._environment(section)
+        command = self._command(section, proxy, environment)
         return ModelConfig(
             id=tree.id,
-            cmd="" if section.cmd is None else _text(section.cmd),
-            cmd_shown="" if section.cmd is None else _shown(tree.node.items["cmd"]),
-            argv=() if section.cmd is None else self._argv(section.cmd, ("cmd",)),
+            cmd=command.text,
+            cmd_shown=command.shown,
+            argv=command.argv,
+            container=command.container,
+            pull=command.pull,
             stop_argv=self._stop_argv(section.cmd_stop),
             proxy=section.proxy.rstrip("/"),
             check_url=self._check_url(proxy, section.check_endpoint.strip()),
             external=section.external,
             port=tree.port,
-            environment=self._environment(section),
+            environment=environment,
             hooks=self._hooks(section),
             ttl=top.global_ttl if section.ttl == -1 else section.ttl,
             unload_timeout=float(section.unload_timeout or top.unload_timeout or 10),
@@ -135,11 +143,41 @@ class ModelBuilder:
             kv=section.kv,
         )
 
+    def _command(
+        self, section: ModelSection, proxy: SplitResult | None, environment: Mapping[str, str]
+    ) -> _Command:
+        node, given, build = self._tree.node, section.container, self._container_builder
+        if given is None:
+            if section.cmd is None:
+                return _Command()
+            argv = self._argv(section.cmd, ("cmd",))
+            return _Command(text=_text(section.cmd), shown=_shown(node.items["cmd"]), argv=argv)
+        container = build.build(given, self._tree.port, proxy, environment)
+        written = node.items["container"]
+        args = written.items.get("args") if isinstance(written, Tree) else None
+        return _Command(
+            text=shown_command(container, _text(given.args)),
+            shown=shown_command(container, "" if args is None else _shown(args)),
+            argv=build.args(given), container=container, pull=build.pull_hook(given),
+        )  # fmt: skip
+
+    def _check_start(self, section: ModelSection) -> None:
+        if section.health_check_timeout is not None:
+            message = "has no effect in one model, as in llama-swap; did you mean 'startTimeout'?"
+            place, path = locate(self._tree.node, self._path, ("healthCheckTimeout",))
+            self._collector.warning(place, path, message)
+        self._check_external(section)
+
     def _check_external(self, section: ModelSection) -> None:
         node, has_command = self._tree.node, "cmd" in self._tree.node.items
+        if section.container is not None:
+            for key, is_set in (("cmd", has_command), ("external", section.external)):
+                if is_set:
+                    self._error((key,), f"expected either {key} or container, found both")
+            return
         if not section.external:
-            if not has_command:
-                self._collector.error(node, f"{self._path}.cmd", "cmd is required")
+            if not has_command and "container" not in node.items:
+                self._collector.error(node, f"{self._path}.cmd", "cmd or container is required")
             return
         if not has_command and self._tree.port is not None:
             message = "expected the address of the server, since `external: true` has no cmd"
@@ -236,6 +274,17 @@ class ModelBuilder:
             wake=build(section.sleep.wake, ("sleep", "wake"), on_error="fail"),
             stop_after_s=section.sleep.stop_after,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Command:
+    """What starts the server: a command, or a container with the hook that pulls its image."""
+
+    text: str = ""
+    shown: str = ""
+    argv: tuple[str, ...] = ()
+    container: Container | None = None
+    pull: Hook | None = None
 
 
 def _text(command: CommandLine) -> str:

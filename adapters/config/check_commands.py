@@ -12,6 +12,7 @@ from typing import TypeAlias
 from ...runtime import RunAction
 from ..llama_cpp.launch_args import LaunchLine
 from .command_line import literal_words
+from .container_engine import engine_problem
 from .document.nodes import Scalar
 from .routing import NamesLike
 from .values import ModelConfig
@@ -75,12 +76,18 @@ def check_machine(names: NamesLike, environment: Mapping[str, str]) -> None:
         environment: Variables of the proxy; PATH is where programs are looked for.
     """
     for model in names.models.values():
-        path = model.environment.get("PATH", environment.get("PATH", os.defpath))
+        path, container = environment.get("PATH", os.defpath), model.container
+        if container is None:
+            path = model.environment.get("PATH", path)
+        elif problem := engine_problem(container.engine, environment):
+            names.warning(("models", model.id, "container"), problem)
         for place, argv in _commands(model):
-            if argv and not _ASSIGNMENT.match(argv[0]) and shutil.which(argv[0], path=path) is None:
+            is_program = argv and argv[0] and not _ASSIGNMENT.match(argv[0])
+            if is_program and shutil.which(argv[0], path=path) is None:
                 names.warning(place, _missing_program(argv[0]))
         line = LaunchLine.parse(model.argv)
-        for option, file in line.files() if line.is_llama_server else ():
+        is_here = container is None and line.is_llama_server
+        for option, file in line.files() if is_here else ():
             if not Path(file).exists():
                 names.warning(("models", model.id, "cmd"), f"{option} {file}: no such file")
 
@@ -97,7 +104,10 @@ def _missing_program(name: str) -> str:
 
 def _commands(model: ModelConfig) -> Iterator[tuple[Place, Sequence[str]]]:
     place: Place = ("models", model.id)
-    yield (*place, "cmd"), model.argv
+    if model.container is None:
+        yield (*place, "cmd"), model.argv
+    else:  # the program is in the image
+        yield (*place, "container", "args"), ("", *model.argv)
     yield (*place, "cmdStop"), model.stop_argv
     for point, hooks in model.hooks.items():
         for hook in hooks:

@@ -266,7 +266,7 @@ class _Expander:
 
     def _late_names(self, key: str) -> tuple[str, ...]:
         """Return the names that may remain in *key* of a model, to be filled in at run time."""
-        if key == "cmd" and _is_on(self._root.items.get("memory")):
+        if key in ("cmd", "container") and _is_on(self._root.items.get("memory")):
             return ("GPU", "GPUS")
         return _AT_RUN_TIME if key in WITH_PID else ()
 
@@ -344,6 +344,13 @@ def _prepared(node: Mapping, defaults: dict[str, Node]) -> Mapping:
     for key in items.keys() & {"cmd", *WITH_PID} - {"hookPoints"}:
         if key not in ("cmd", "cmdStop") or isinstance(items[key], Scalar):
             items[key] = _without_comments(items[key])
+    container = items.get("container")
+    if isinstance(container, Mapping):
+        own = dict(container.items)
+        for key in ("args", "entrypoint"):
+            if isinstance(own.get(key), Scalar):
+                own[key] = _without_comments(own[key])
+        items["container"] = mapping_at(container, own)
     items.setdefault("proxy", scalar_at(node, _DEFAULT_PROXY))
     return prepared
 

@@ -11,10 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from ...runtime.container import ContainerEngine
 from .build_model import MIN_HEALTH_S, ModelBuilder
 from .check_commands import check_machine, check_shell_syntax
 from .check_liveness import check_liveness
 from .check_memory import check_memory, check_yields
+from .command_line import UnterminatedQuoteError, split_command
+from .container_engine import find_engine
 from .document.merge import list_files, read_files
 from .document.nodes import Mapping, Node, mapping_at, walk
 from .document.source import EnvironmentValues, variables
@@ -129,7 +132,7 @@ def _load(
     expanded = expand_document(root, TOP_KEYS, environment, collector, ports)
     reader = Reader(environment, collector)
     texts = {source.name: source.raw for source in sources}
-    config = _Builder(reader, expanded, texts, env if is_here else None).build()
+    config = _Builder(reader, expanded, texts, env, is_here=is_here).build()
     if not collector.has_errors and not config.models and not config.peers:
         place = str(paths[0]) if len(paths) == 1 else ""
         collector.warning_at(place, "models", 0, 0, _NO_MODELS)
@@ -157,14 +160,15 @@ class _Builder:
         reader: Reads sections, and collects problems.
         expanded: The document with macros filled in.
         sources: File -> its text.
-        machine: Variables of this machine, if its programs and files are to be looked for.
+        machine: Variables of this machine.
+        is_here: Programs and files of this machine are to be looked for.
     """
 
     def __init__(
         self, reader: Reader, expanded: Expanded, sources: dict[str, str],
-        machine: Map[str, str] | None,
+        machine: Map[str, str], *, is_here: bool,
     ) -> None:  # fmt: skip
-        self._machine = machine
+        self._machine, self._is_here = machine, is_here
         self._reader, self._collector = reader, reader.collector
         self._expanded, self._sources = expanded, sources
 
@@ -180,7 +184,7 @@ class _Builder:
         routing = read_routing(document, names)
         selectors = names.read_selectors(document, routing)
         profiles = names.read_profiles(document)
-        _check(document, names, broken, self._machine)
+        _check(document, names, broken, self._machine if self._is_here else None)
         return Config(
             models=names.models,
             aliases=names.aliases,
@@ -231,13 +235,25 @@ class _Builder:
     def _models(self, document: DocumentSection) -> tuple[dict[str, ModelConfig], bool]:
         """Return the models, and whether all of them and all their names are valid."""
         models = {}
+        engine = self._engine(document)
         whole = len(self._expanded.models) == self._expanded.defined
         for name, tree in self._expanded.models.items():
             section, broken = self._reader.read(ModelSection, tree.node, f"models.{name}")
             whole &= section is not None and broken.isdisjoint({"aliases", "filters"})
             if section is not None:
-                models[name] = ModelBuilder(self._reader, tree, document).build(section)
+                models[name] = ModelBuilder(self._reader, tree, document, engine).build(section)
         return models, whole
+
+    def _engine(self, document: DocumentSection) -> ContainerEngine:
+        """Return the engine that runs containers."""
+        command = document.container_engine
+        try:
+            argv = split_command(command) if isinstance(command, str) else command
+        except UnterminatedQuoteError as error:
+            argv = ()
+            message = f"unterminated quote: expected another {error.quote}"
+            self._collector.error(*self._at("containerEngine"), message)
+        return find_engine(argv, self._machine)
 
     def _key_variables(self) -> frozenset[str]:
         """Return the variables that hold API keys, used directly or through a macro."""

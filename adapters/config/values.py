@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from pydantic import SecretStr
 
+from ...runtime.container import Container
 from ...runtime.spec import Hook
 from .problems import Problem
 from .schema.document import ListenersSection
@@ -57,6 +58,9 @@ class ModelConfig:
         cmd: Command as text, with macros and variables filled in; a list is quoted.
         cmd_shown: The same with ``${env.X}`` left as written, for display.
         argv: Program and arguments; empty only if the model is external and has no command.
+        container: Container that the server runs in, with *argv* as its arguments; None means that
+            *argv* is a command of this machine.
+        pull: Hook that pulls the image of the container before a start; None pulls none.
         stop_argv: Command that runs instead of SIGTERM; may hold ``${PID}``; empty means SIGTERM.
         proxy: Base URL of the server, without a trailing slash.
         check_url: Absolute URL of the readiness probe; None means no probe.
@@ -84,6 +88,8 @@ class ModelConfig:
     cmd: str = field(repr=False)
     cmd_shown: str = field(default="", repr=False, compare=False)
     argv: tuple[str, ...] = field(repr=False)
+    container: Container | None = field(default=None, repr=False)
+    pull: Hook | None = field(default=None, repr=False)
     stop_argv: tuple[str, ...] = field(default=(), repr=False)
     proxy: str = field(repr=False)
     check_url: str | None = field(repr=False)

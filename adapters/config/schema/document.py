@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from .access_fields import HostName, Origin, VariableName
 from .fields import (
     ApiKeyEntrySection,
+    CommandLine,
     Count,
     Duration,
     FreeForm,
@@ -251,6 +252,12 @@ class DocumentSection(Overridable):
     """Rules by which models leave memory to other programs.
 
     Example: `memory: auto, yield: [{pools: [RAM], when: {process: blender}}]`
+    """
+    container_engine: CommandLine = ()
+    """Program that runs containers, with its global options; by default podman or docker,
+    whichever is there, or that of the variable SWAPCHART_CONTAINER_ENGINE.
+
+    Example: `containerEngine: docker`
     """
     listeners: ListenersSection = ListenersSection()
     """Limits of clients that follow events and logs. Example: `listeners: {limit: 100}`"""

@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from .container import ContainerSection
 from .fields import CommandLine, Count, FreeForm, Modality, Seconds, SecondsOrOff, Section, refuse
 from .hooks import HookPoints, Hooks, SettleSection
 from .memory import ModelMemory, ModelMemoryEntry
@@ -312,6 +313,7 @@ class Overridable(Section):
 
 _COMMAND_OR_EXTERNAL: list[JsonValue] = [
     {"required": ["cmd"]},
+    {"required": ["container"]},
     {"required": ["external"], "properties": {"external": {"const": True}}},
 ]
 
@@ -322,9 +324,15 @@ class ModelSection(HookPoints, Overridable):
     model_config = ConfigDict(json_schema_extra={"anyOf": _COMMAND_OR_EXTERNAL})
 
     cmd: CommandLine | None = None
-    """Command that starts the server, without a shell; optional with `external`.
+    """Command that starts the server, without a shell; optional with `external`
+    and `container`.
 
     Example: `cmd: "llama-server --port ${PORT} -m /models/qwen.gguf"`
+    """
+    container: ContainerSection | None = None
+    """Container in which the server runs, by podman or docker; instead of `cmd`.
+
+    Example: `container: {image: "vllm/vllm-openai:v0.11.0", port: 8000, gpus: all}`
     """
     cmd_stop: CommandLine = ""
     """Command that stops the server, instead of SIGTERM. Example: `cmdStop: "kill -INT ${PID}"`"""

@@ -17,6 +17,7 @@ from swapchart.adapters.config.schema.reference import Steps, tables, title
 MODELS = {name: {"cmd": "s --port ${PORT}"} for name in ("qwen", "small")}
 #: Keys without which an example of a place has no meaning.
 BESIDE: dict[str, dict[str, Any]] = {
+    "models.*.container": {"image": "i", "args": "--port ${PORT}"},
     "models.*": {"cmd": "s --port ${PORT}"},
     "matrix": {"sets": {"pair": "qwen & small"}},
     "liveness.request": {"json": {"a": 1}},
@@ -48,6 +49,8 @@ def document(path: Steps, example: dict[str, Any]) -> dict[str, Any]:
         else:
             name = "qwen" if path[at - 1] == "models" else "chat"
             value = {**beside(path[:at]), (name if path[at] == "*" else path[at]): value}
+    if "container" in value.get("models", {}).get("qwen", ()):
+        del value["models"]["qwen"]["cmd"]
     if path[:1] == ("selectors",):  # targets of spillover have to fit together
         value["groups"] = {"both": {"swap": False, "members": [*MODELS]}}
     value["models"] = {**MODELS, **value.get("models", {})}

@@ -257,7 +257,7 @@ def test_model_without_cmd_is_refused(check: Check) -> None:
     """A model without a command is an error at the model, and no other."""
     (problem,) = check("models:\n  m:\n    ttl: 3\n")
 
-    assert (problem.path, problem.message) == ("models.m.cmd", "cmd is required")
+    assert (problem.path, problem.message) == ("models.m.cmd", "cmd or container is required")
 
 
 @pytest.mark.parametrize(

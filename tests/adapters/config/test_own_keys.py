@@ -545,7 +545,7 @@ def test_schema_describes_each_key() -> None:
     )
     assert {*POINTS, "cmd", "ttl", "useModelName", "kv", "sleep", "macros"} <= set(model)
     needed = [choice["required"] for choice in schema["$defs"]["ModelSection"]["anyOf"]]
-    assert needed == [["cmd"], ["external"]]
+    assert needed == [["cmd"], ["container"], ["external"]]
     assert schema["additionalProperties"] is False
     assert {"type": "string"} in schema["$defs"]["HookSection"]["properties"]["run"]["anyOf"]
     hook = model["afterHealthy"]["anyOf"]
