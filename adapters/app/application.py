@@ -42,6 +42,7 @@ from ..store.state_directory import NotAFolderError, StateDirectory, StateInUseE
 from ..system import threads
 from .chart_setup import chart
 from .config_files import ConfigFiles, Signature, watch
+from .container_setup import container_facts, container_launcher, remove_leftovers
 from .fitting import lost_finder
 from .kv_setup import kv_settings_by_model, with_kv_hooks
 from .live_config import LiveConfig
@@ -117,7 +118,6 @@ class Application:
             journal, footprints = await self._journal(stack, launcher.instance)
             await stack.enter_async_context(launcher)
             kv_manager = self._kv_manager(lambda model, line: supervisor[model].log.line(line))
-
             memory = await _memory(footprints, launcher.instance)
             await memory.read(self.config)
 
@@ -151,7 +151,8 @@ class Application:
                 history=journal.history, on_finished=kv_manager.note,
                 own_log=stack.enter_context(keeping_log()), activity=await self._activity(stack),
             )  # fmt: skip
-            self._proxy.proxy.details["kv"] = kv_manager.facts
+            facts = {"kv": kv_manager.facts, "container": container_facts(supervisor.__getitem__)}
+            self._proxy.proxy.details.update(facts)
             self._proxy.proxy.accounting.count_dropped_lines = dropped_lines
             self._proxy.proxy.loop_watch = stack.enter_context(LoopWatch().watching())
             stack.push_async_callback(self._proxy.aclose)
@@ -173,7 +174,10 @@ class Application:
 
     async def _launchers(self, stack: AsyncExitStack, local: LocalLauncher) -> Launchers:
         """Return the launcher of all models: of local processes, and those that are configured."""
-        return Launchers(await stack.enter_async_context(ExternalLauncher(local)))
+        containers = await stack.enter_async_context(container_launcher(local, self._state))
+        await stack.enter_async_context(_beside(remove_leftovers(containers, self.config)))
+        external = await stack.enter_async_context(ExternalLauncher(local))
+        return Launchers(external, [containers])
 
     def _request_behind(self, record: Transition) -> str:
         return "" if self._proxy is None else self._proxy.proxy.request_behind(record)

@@ -23,6 +23,7 @@ from ..memory.evidence import allocation_failure
 from ..memory.launches import Launch, LaunchReader
 from ..memory.printed_sizes import PrintedSizes
 from ..system import threads
+from .container_setup import container_gpus
 from .service_setup import service_spec
 from .yield_setup import yield_rules
 
@@ -211,12 +212,15 @@ def _places(
 def used_pools(model: ModelConfig, found: MemoryPools) -> list[str]:
     """Return the pools that the command of *model* uses.
 
-    These are the GPUs that its variables or its ``--device`` name, else all of them; RAM on a
-    machine without GPU.
+    These are the GPUs that its container, its variables or its ``--device`` name, else all of them;
+    RAM on a machine without GPU, and for a container without one.
     """
     gpus = found.gpus
-    if not gpus:
+    given = container_gpus(model.container)
+    if not gpus or given == ():
         return [RAM] if RAM in found.pools else []
+    if given is not None and "all" not in given:
+        return [name for name in gpus if _is_named(name, found, given)]
     for variable in _DEVICES:
         value = _variable(model, variable)
         if value is not None:
@@ -232,6 +236,9 @@ def used_pools(model: ModelConfig, found: MemoryPools) -> list[str]:
 
 def sets_devices(model: ModelConfig) -> bool:
     """Return True if the command of *model*, or the environment of the proxy, says its GPUs."""
+    given = container_gpus(model.container)
+    if given is not None and "all" not in given:
+        return True
     return any(_variable(model, variable) is not None for variable in (*_DEVICES, _VULKAN)) or bool(
         _option(model.argv, "--device", "-dev", "--main-gpu", "-mg")
     )

@@ -29,6 +29,9 @@ _KEYS = {
     "ignore_websockets": "compat",
 }  # fmt: skip
 
+#: Fields of a model that its container determines.
+_OF_COMMAND = frozenset({"cmd", "argv", "container", "pull"})
+
 #: Settings that are read once, at the start of the proxy -> their keys.
 _AT_START = {
     "lifecycle": "lifecycle", "store_path": "store", "metrics_max_in_memory": "metricsMaxInMemory",
@@ -247,11 +250,31 @@ def _changed_keys(old: ModelConfig, new: ModelConfig) -> Iterable[str]:
         before, after = getattr(old, field.name), getattr(new, field.name)
         if not field.compare or before == after:
             continue
-        if field.name == "hooks":
+        if field.name in _OF_COMMAND and (old.container or new.container):
+            yield from _container_keys(old, new)
+        elif field.name == "hooks":
             points = (p for p in {**before, **after} if before.get(p) != after.get(p))
             yield from (p if p in HOOK_POINTS else f"hookPoints.{p}" for p in points)
         else:
             yield _KEYS.get(field.name) or _camel(field.name)
+
+
+def _container_keys(old: ModelConfig, new: ModelConfig) -> Iterable[str]:
+    """Yield the keys of a container that differ; the same key may come several times."""
+    before, after = old.container, new.container
+    if before is None or after is None:
+        yield from ("cmd", "container")
+        return
+    if old.argv != new.argv:
+        yield "container.args"
+    if before.engine != after.engine:
+        yield "containerEngine"
+    if old.pull != new.pull and before.engine == after.engine and before.image == after.image:
+        yield "container.pull"
+    for field in fields(before):
+        if field.name != "engine" and getattr(before, field.name) != getattr(after, field.name):
+            key = {"gpu_count": "gpus", "publish": "port"}.get(field.name, _camel(field.name))
+            yield f"container.{key}"
 
 
 def _camel(name: str) -> str:

@@ -35,6 +35,8 @@ _WATCH_S = 30.0  # longest pause until a failed server without command is probed
 def service_spec(model: ModelConfig) -> ServiceSpec:
     """Return the service of *model*."""
     hooks = {**model.hooks, "suspend": model.sleep.enter, "wake": model.sleep.wake}
+    if model.pull is not None:
+        hooks["beforeStart"] = (*hooks.get("beforeStart", ()), model.pull)
     is_watched = model.external and not model.argv
     return ServiceSpec(
         name=model.id,
@@ -45,9 +47,11 @@ def service_spec(model: ModelConfig) -> ServiceSpec:
             # Without a readiness probe the port may belong to another process on purpose.
             listens_at=None if model.external or model.check_url is None else model.proxy,
             is_external=model.external,
+            container=model.container,
+            launcher="" if model.container is None else "container",
         ),
         endpoint=model.proxy,
-        check_url=model.check_url,
+        check_url=_check_url(model),
         stop_argv=model.stop_argv,
         hooks={point: given for point, given in hooks.items() if given},
         timings=_timings(model),
@@ -61,6 +65,12 @@ def service_spec(model: ModelConfig) -> ServiceSpec:
         pinned=model.pinned,
         concurrency_limit=model.concurrency_limit,
     )
+
+
+def _check_url(model: ModelConfig) -> str | None:
+    """Return the URL of the readiness probe; a health command in a container needs any one."""
+    has_command = model.container is not None and model.container.health
+    return model.proxy if has_command else model.check_url
 
 
 def _is_unstoppable(model: ModelConfig) -> bool:
@@ -83,7 +93,7 @@ def _timings(model: ModelConfig) -> Timings:
         grace=model.unload_timeout,
         backoff=model.restart.backoff,
         backoff_max=model.restart.backoff_max,
-        cooldown=cooldown if model.argv else min(cooldown, _WATCH_S),
+        cooldown=cooldown if model.argv or model.container else min(cooldown, _WATCH_S),
         probe=model.probe_timeout,
         settle=10.0 if model.settle is None else model.settle.timeout_s,
     )
@@ -106,7 +116,7 @@ def _liveness(model: ModelConfig) -> Liveness | None:
             headers={"content-type": "application/json"},
             body=json.dumps(given.request.json_body).encode(),
         )
-    url = model.proxy + given.path if given.path else model.check_url or model.proxy
+    url = model.proxy + given.path if given.path else _check_url(model) or model.proxy
     return Liveness(
         every_s=every_s or _NEVER_S,
         url=url,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -151,6 +152,7 @@ def examine(options: argparse.Namespace) -> Examined:
         NoConfigurationError: There is none.
     """
     from ..app.chart_setup import chart, chart_problem
+    from ..app.container_setup import container_problems
     from ..app.fitting import fitting_problems
     from ..app.kv_setup import kv_problems
     from ..store.state_directory import NotAFolderError, check_folder, default_directory
@@ -169,6 +171,7 @@ def examine(options: argparse.Namespace) -> Examined:
         config = load_config(files, options.config_dir, is_lenient=options.lenient)
         state = options.state_dir or default_directory(found.sources)
         found.add([*kv_problems(config, state), *fitting_problems(config, _readings(config))])
+        found.add(container_problems(config, dict(os.environ)))
         chart(config)
         check_address(options, config)
         root_path(options)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..system.lock_file import LockedError, holder_of, lock_file
-from ..system.private_files import check_folder_is_ours, make_folder
+from ..system.private_files import check_folder_is_ours, make_folder, open_file
 
 #: Files by which a state directory is recognized; earlier versions had no lock file.
 _FILES = frozenset({"lock", "journal.db", "activity.db"})
+_OWNER_DIGITS = 16
 
 
 class StateInUseError(Exception):
@@ -98,6 +100,24 @@ class StateDirectory:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = _locked(path)
+
+    def owner(self) -> str:
+        """Return a random id that is made once and kept in the directory, 16 hex digits.
+
+        Raises:
+            OSError: It cannot be read or written.
+        """
+        fd = open_file(self.path / "owner", os.O_RDWR | os.O_CREAT)
+        try:
+            known = os.read(fd, _OWNER_DIGITS + 1)
+            if len(known) == _OWNER_DIGITS and known.isalnum():
+                return known.decode("ascii")
+            made = secrets.token_hex(_OWNER_DIGITS // 2)
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, made.encode("ascii"), 0)
+            return made
+        finally:
+            os.close(fd)
 
     def is_there(self) -> bool:
         """Return True if the folder and its lock file are still those that were opened."""

@@ -44,7 +44,7 @@ NO_COMMANDS = {
     "an expression of a chart": re.compile(
         r"(?!swapchart)[\w().]+ (?:[<>=]+|[-+*]|if|in) .*|min\(.*\)|.* in \(.*\)"
     ),
-    "a value": re.compile(r"\{[^}]*\}|\([a-z ]+\)"),
+    "a value": re.compile(r"\{[^}]*\}|\[[^\]]*\]|\([a-z ]+\)"),
     "a piece of source": re.compile(
         r"(?:async )?(?:def|class|import) .*|\w+\(\w+, \w+\)|\w+\(\w+=\.\.\., \w+=\.\.\.\)"
         r"|case \".*\"|_get\(.*|statemachine\.io\.load\(.*|## .*"

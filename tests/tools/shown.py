@@ -41,6 +41,10 @@ SERVICE = "tests/e2e/test_service.py::test_docs_service_command_prints_a_unit"
 GENERATES = f"{_E2E}_dev.py::test_docs_generated_files_are_up_to_date"
 BENCH = f"{_E2E}_dev.py::test_docs_bench_runs_in_its_shortest_form"
 ENGINE = f"{_E2E}_container.py::test_docs_option_of_a_container_engine_exists"
+GPUS = (
+    "tests/adapters/process/test_container_arguments.py"
+    "::test_docs_gpu_options_are_those_of_the_engines"
+)
 _CHART_PAGE = "tests/machine/test_chart_page.py::test_chart_page"
 LLAMA = "tests/llama/test_real_server.py::test_docs_option_of_llama_server_exists"
 
@@ -195,6 +199,19 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     f"{_COMMANDS}::test_history_prints_transitions_of_all_models_and_later_ones": (
         "docs/commands.md: swapchart history --follow",
     ),
+    "tests/e2e/test_containers.py::test_container_serves_swaps_and_is_removed": (
+        "docs/containers.md: swapchart ps",
+        "docs/containers.md: swapchart explain MODEL",
+    ),
+    GPUS: (
+        "docs/containers.md: --gpus all",
+        "docs/containers.md: --gpus 2",
+        'docs/containers.md: --gpus "device=0,GPU-1234"',
+        "docs/containers.md: --device nvidia.com/gpu=all",
+        "docs/containers.md: --device nvidia.com/gpu=0 --device nvidia.com/gpu=1",
+        "docs/containers.md: --device nvidia.com/gpu=0 --device nvidia.com/gpu=GPU-1234",
+        "docs/containers.md: --device amd.com/gpu=0",
+    ),
     ASKS_A_PROXY: (
         "docs/configuration.md: swapchart config plan --url http://127.0.0.1:8080",
         "docs/configuration.md: swapchart config reload --url http://127.0.0.1:8080",
@@ -216,6 +233,7 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/commands.md: swapchart demo-server",
         "docs/getting-started.md: swapchart history",
         "docs/hooks.md: swapchart history",
+        "docs/containers.md: swapchart config check",
         "docs/kv.md: swapchart config check",
         "docs/llama-swap.md: swapchart config plan",
         "docs/memory.md: swapchart config check",
@@ -403,6 +421,7 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/reliability.md: --seconds 600 --seed 91",
     ),
     ENGINE: (
+        "docs/containers.md: docker run",
         "docs/operations.md: docker run --init",
         "docs/operations.md: docker stop -t 120",
         "docs/reliability.md: docker run --init",

@@ -67,6 +67,9 @@ def explain(options: Namespace) -> int:
         print(f"  {found['state']} because: {found['cause']}")
     if found["outcome"] == "wait":
         print(f"  place in the queue: {found['position']}")
+    if container := found.get("container"):
+        name = f", container {container['name']}" if container["name"] else ""
+        print(f"  runs in {container['engine']}: image {container['image']}{name}")
     for line in found.get("memory", ()):
         print(f"  {line}")
     return 0

@@ -15,6 +15,7 @@ from ..models.catalog import LocalModel
 from ..models.definitions import Capabilities, ModelDefinition, SelectorDefinition
 from ..models.public_state import public_state
 from ..options import EVERYTHING, Access
+from .schema.containers import ContainerFacts
 from .schema.models import (
     Architecture,
     HeldMemory,
@@ -280,10 +281,19 @@ def running(proxy: ProxyContext) -> list[RunningModel]:
         facts = None if kv_facts is None else kv_facts(definition.id)
         if facts is not None:
             row.kv = msgspec.convert(facts, KvFacts)
+        if (container := container_facts(proxy, definition.id)) is not None:
+            row.container = container
         if held := _held_memory(proxy, definition.id):
             row.memory = held
         rows.append(row)
     return rows
+
+
+def container_facts(proxy: ProxyContext, name: str) -> ContainerFacts | None:
+    """Return the container of a model; None if it runs in none."""
+    found = proxy.details.get("container")
+    facts = None if found is None else found(name)
+    return None if facts is None else msgspec.convert(facts, ContainerFacts)
 
 
 def _held_memory(proxy: ProxyContext, name: str) -> dict[str, HeldMemory]:

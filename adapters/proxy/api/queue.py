@@ -12,6 +12,7 @@ from ..context import ProxyContext
 from ..models.public_state import reported_state
 from ..request import Request
 from .handler import ApiHandler
+from .model_listing import container_facts
 from .models import local_model
 from .schema.models import (
     Explanation,
@@ -102,6 +103,7 @@ async def explain(proxy: ProxyContext, request: Request) -> Explanation:
             phase=entry.phase, state=life.state, cause=life.cause,
             configuration=list(life.configuration), granted=entry.granted, limit=entry.limit,
             position=1 + sum(queued.priority >= priority for queued in scheduler.queue),
+            container=container_facts(proxy, name) or msgspec.UNSET,
             memory=sums or msgspec.UNSET,
         )
     )  # fmt: skip

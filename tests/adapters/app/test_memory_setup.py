@@ -240,3 +240,34 @@ def test_memory_setup_reads_the_sizes_that_servers_print() -> None:
     sizes.feed(b"fit: projected to use 1 MiB of device memory\n")
     assert sizes.amounts() == {"GPU": 513 << 20}
     assert make().amounts() == {}, "each start has a reader of its own"
+
+
+@pytest.mark.parametrize(
+    ("keys", "pools", "is_set"),
+    [
+        ("", ["RAM"], True),
+        (", gpus: all", ["GPU0", "GPU1"], False),
+        (", gpus: 1", ["GPU0"], True),
+        (", gpus: [1]", ["GPU1"], True),
+        (", gpus: [GPU-bb]", ["GPU1"], True),
+        (", gpus: ['nvidia.com/gpu=1']", ["GPU0", "GPU1"], False),  # any name may be chosen for it
+        (", devices: [/dev/kfd, /dev/dri]", ["GPU0", "GPU1"], False),
+        (", options: [--gpus=all]", ["GPU0", "GPU1"], False),
+        (", options: [--ipc, host]", ["RAM"], True),
+    ],
+)
+def test_used_pools_of_a_container_are_the_gpus_that_it_is_given(
+    tmp_path: Path, keys: str, pools: list[str], is_set: bool
+) -> None:
+    """Its GPUs are not those of the environment, and a container without one has none."""
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"memory: auto\nmodels:\n  m: {{memory: 1GiB, container: {{image: i, port: 80{keys}}}}}\n"
+    )
+    config = load_config([path])
+    found = memory_pools(config, READINGS)
+    need = memory_need(config.models["m"], found)
+
+    assert used_pools(config.models["m"], found) == pools
+    assert need is not None
+    assert need.sets_devices == is_set

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 from msgspec import UNSET, Meta, field
 
 from .base import Body, Maybe, Part
+from .containers import ContainerFacts
 
 #: State of a model as in the metric ``swapchart_model_state``.
 ReportedState: TypeAlias = Literal[
@@ -129,6 +130,7 @@ class RunningModel(Part, kw_only=True):
         incarnation: Number of the run, from 1.
         in_flight: Requests that the server is processing.
         waiting: Requests that wait for the server to become ready.
+        container: Its container; absent without one.
         memory: Pool -> memory that it holds; absent without `memory:`.
     """
 
@@ -146,6 +148,7 @@ class RunningModel(Part, kw_only=True):
     in_flight: int
     waiting: int
     kv: Maybe[KvFacts] = UNSET
+    container: Maybe[ContainerFacts] = UNSET
     memory: Maybe[dict[str, HeldMemory]] = UNSET
 
 
@@ -388,6 +391,7 @@ class Explanation(Body, kw_only=True):
         evict: Models that would be evicted.
         why: Why the request would wait or be rejected; empty if neither.
         position: Place that it would get in the queue, from 1.
+        container: Container of the model; absent without one.
         memory: Sum of its memory, one amount a line; absent if memory is no condition for it.
     """
 
@@ -402,6 +406,7 @@ class Explanation(Body, kw_only=True):
     granted: int
     limit: int | None
     position: Annotated[int, Meta(ge=1)]
+    container: Maybe[ContainerFacts] = UNSET
     memory: Maybe[list[str]] = UNSET
 
 
