@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from tools import shown
 from tools.documents import DOCUMENTS, PAGES, ROOT
+from tools.stale_diagrams import stale_diagrams
 
 pytestmark = pytest.mark.slow
 
@@ -78,6 +79,8 @@ def test_docs_generated_files_are_up_to_date(copy: Path) -> None:
             pytest.skip("NOT TESTED: no dot; on Debian: apt-get install graphviz")
         run(command, copy)
 
+    assert stale_diagrams(ROOT / "diagrams", copy / "diagrams") == []
+    run("git checkout --quiet diagrams", copy)  # another Graphviz moves lines by a hair
     assert run("git status --porcelain", copy) == ""
 
 

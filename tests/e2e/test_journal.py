@@ -105,7 +105,7 @@ async def main():
     async with Application(config, state=StateDirectory(Path(sys.argv[2]))).running() as supervisor:
         if sys.argv[3] == "load":
             await supervisor.load("sleeper")
-            guard = supervisor._launcher._local.guard_pid
+            guard = supervisor._launcher._all[""]._local.guard_pid
             print(supervisor["sleeper"].process.pid, guard, flush=True)
             await anyio.sleep(60)
         print("ended", flush=True)
