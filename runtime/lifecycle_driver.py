@@ -275,6 +275,7 @@ class LifecycleDriver:
             incarnation=service.incarnation,
             pid=service.process.pid or None if service.process else None,
             exit=service.last_exit if post.event == "proc_exited" else None, hooks=results,
+            node=service.node if service.process else "",
         )  # fmt: skip
         service.since = now
         log.debug("%s: %s -> %s (%s)", service.spec.name, source, after[-1], post.event)

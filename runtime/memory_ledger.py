@@ -226,7 +226,7 @@ class MemoryLedger:
                 for pool in {*place, *entry.claim}
             }
             found.append(replace(_holder(entry, claim, self._asleep(entry), now), phase="starting"))
-        return found + self.lost.holders()
+        return found
 
     # ---- plans
     def plan(
@@ -259,7 +259,7 @@ class MemoryLedger:
             return self.lost.plan(entry.name) if any(self._places(entry)) else None
         holders = [
             replace(holder, phase="stopping", keeps={}) if holder.name in gone else holder
-            for holder in self.holders(now, min_residency_s)
+            for holder in [*self.holders(now, min_residency_s), *self.lost.holders()]
         ]
         found = plan(self.pools, holders, wanted, now, self.rules)
         self.plan_counts[found.kind] += 1
@@ -272,7 +272,7 @@ class MemoryLedger:
         wanted = self._wanted(entry, is_overdue=False, ahead=_NOTHING)
         if wanted is None:
             return []
-        holders = self.holders(now, min_residency_s)
+        holders = [*self.holders(now, min_residency_s), *self.lost.holders()]
         found = plan(self.pools, holders, wanted, now, self.rules)
         lines = explain_sum(self.pools, holders, wanted, found, now)
         if entry.need is not None and entry.need.note:

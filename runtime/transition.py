@@ -25,6 +25,7 @@ class Transition:
         pid: Process id of the leader, or None.
         exit: How the process ended, if that was the event.
         hooks: Results of the hooks that ended in the source state.
+        node: Node of the process, for launchers that know nodes; else empty.
     """
 
     service: str
@@ -39,3 +40,4 @@ class Transition:
     pid: int | None = None
     exit: Exit | None = None
     hooks: tuple[HookResult, ...] = ()
+    node: str = ""

@@ -94,6 +94,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "demo": ("demo", "demo"),
     "history": ("remote.history", "history"),
     "memory": ("remote.memory", "memory"),
+    "nodes": ("remote.nodes", "nodes"),
     "plan": ("remote.control", "plan"),
     "yield": ("remote.yielding", "leave"),
     "explain": ("remote.control", "explain"),

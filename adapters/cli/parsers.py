@@ -272,6 +272,7 @@ _COMMANDS: dict[str, tuple[Callable[[CommandParser], None], str]] = {
     "load": (remote.add_load, "load a model and wait until it is ready"),
     "unload": (remote.add_unload, "unload a model, or all"),
     "logs": (remote.add_logs, "print the log of the proxy, or the output of a model"),
+    "nodes": (remote.add_nodes, "show the machines on which models run"),
     "queue": (remote.add_queue, "show the requests that wait, and why"),
     "explain": (remote.add_explain, "show what a request for a model would cause"),
     "chat": (remote.add_chat, "ask a model, with what it waits for and how long that takes"),

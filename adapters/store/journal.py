@@ -57,16 +57,17 @@ MIGRATIONS = (
     footprints.SHORTAGES_SCHEMA,
     # X-Request-ID of the request that a transition was for; empty for none
     "ALTER TABLE transition ADD COLUMN request_id TEXT NOT NULL DEFAULT ''",
+    "ALTER TABLE transition ADD COLUMN node TEXT NOT NULL DEFAULT ''",
 )
 
 _INSERT = """
     INSERT INTO transition (at, instance, service, incarnation, event, cause, source, target,
-        configuration, seconds, pid, exit_code, exit_signal, hooks, request_id)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        configuration, seconds, pid, exit_code, exit_signal, hooks, request_id, node)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _COLUMNS = (
     "id", "at", "service", "incarnation", "event", "cause", "source", "target", "configuration",
-    "seconds", "pid", "exit_code", "exit_signal", "hooks", "request_id",
+    "seconds", "pid", "exit_code", "exit_signal", "hooks", "request_id", "node",
 )  # fmt: skip
 _PRUNE = "DELETE FROM transition WHERE id <= (SELECT MAX(id) FROM transition) - ?"
 _PRUNE_EVERY = 256
@@ -145,6 +146,7 @@ class Journal:
                 record.seconds, record.pid, ended.code if ended else None,
                 ended.signal if ended else None,
                 json.dumps([asdict(hook) for hook in record.hooks]), self.request_of(record),
+                record.node,
             ),
         )  # fmt: skip
         if record.event == "spawned" and record.pid is not None:

@@ -7,6 +7,7 @@ import json
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -208,6 +209,32 @@ def test_explain_and_queue_say_why_a_request_waits(run: Run, proxy: SwapchartPro
     assert json.loads(run("plan", "hare", "--json")[1])["model"] == "hare"
 
 
+def test_nodes_shows_this_machine_with_its_models(run: Run) -> None:
+    """Without a cluster it is the only node; history says on which node a model ran."""
+    run("load", "hare")
+    _, out, _ = run("nodes")
+    header, row = out.splitlines()
+    (node,) = json.loads(run("nodes", "--json")[1])["nodes"]
+
+    assert header.split() == [
+        "NODE",
+        "ADDRESS",
+        "STATE",
+        "CPUS",
+        "RAM",
+        "GPUS",
+        "MODELS",
+        "MAY",
+        "STILL",
+        "RUN",
+    ]
+    assert row.startswith(f"{socket.gethostname()} (this machine)  127.0.0.1  up")
+    assert "hare (ready)" in row
+    assert [model["model"] for model in node["models"]] == ["hare"]
+    rows = json.loads(run("history", "hare", "--limit", "5", "--json")[1])
+    assert rows[0]["node"] == socket.gethostname()
+
+
 def test_logs_prints_kept_and_later_lines(run: Run, proxy: SwapchartProcess) -> None:
     """All lines of a model, the last ones, and those that come until Ctrl-C."""
     proxy.unload("hare")
@@ -345,7 +372,7 @@ def test_chat_reads_the_prompt_from_its_input(run: Run, monkeypatch: pytest.Monk
 #: Every command that asks a proxy, with its arguments.
 ASKING = (
     "status", "top", "ps", "list", "load a", "unload a", "unload --all", "logs", "logs -f", "queue",
-    "explain a", "plan a", "history", "history a", "history --follow", "memory", "chat a hello",
+    "nodes", "explain a", "plan a", "history", "history a", "history --follow", "memory", "chat a hello",
     "config reload", "config plan --url {url}",
 )  # fmt: skip
 
@@ -394,7 +421,9 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Foreign]]:
         server.shutdown()
 
 
-@pytest.mark.parametrize("command", ["status", "ps", "list", "queue", "explain a", "history a"])
+@pytest.mark.parametrize(
+    "command", ["status", "ps", "list", "nodes", "queue", "explain a", "history a"]
+)
 @pytest.mark.parametrize(
     "reply",
     [

@@ -169,6 +169,7 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/commands.md: swapchart logs proxy -n 50",
         "docs/commands.md: swapchart history qwen --limit 10",
         "docs/commands.md: swapchart memory",
+        "docs/commands.md: swapchart nodes",
         "docs/commands.md: swapchart plan qwen",
     ),
     "tests/adapters/cli/test_doctor.py::"

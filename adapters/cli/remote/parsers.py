@@ -184,6 +184,12 @@ def add_memory(parser: CommandParser) -> None:
     parser.examples("swapchart memory", "swapchart memory --json")
 
 
+def add_nodes(parser: CommandParser) -> None:
+    """Add the options of `nodes`."""
+    add_proxy(parser)
+    parser.examples("swapchart nodes", "swapchart nodes --json")
+
+
 def _not_negative(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a number of lines, got {text!r}")

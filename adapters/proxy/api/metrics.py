@@ -7,7 +7,7 @@ start with 0: ``increase()`` of Prometheus does not see the step to a counter's 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, TypeAlias
 
@@ -21,6 +21,7 @@ from prometheus_client.metrics_core import (
 )
 from prometheus_client.registry import Collector
 
+from ....runtime import Node
 from ....runtime.scheduling import EVICTION_CAUSES
 from ...http1.asgi_types import Send
 from ..accounting.metrics import EXITS, HOOK_OUTCOMES, OUTCOMES, TOKENS, UNKNOWN, Metrics
@@ -31,6 +32,7 @@ from ..models.public_state import reported_state
 from ..monitoring.host import Sample
 from ..request import Request
 from ..responses import send_bytes
+from .nodes import known_nodes, models_on
 
 #: Labels -> value.
 Rows: TypeAlias = Mapping[Any, float]
@@ -41,14 +43,15 @@ _STATES = ("stopped", "starting", "ready", "sleeping", "stopping", "failed", "sh
 
 async def metrics(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Send all metrics."""
+    nodes = await known_nodes(proxy)
     registry = CollectorRegistry()
-    registry.register(_ProxyCollector(proxy))
+    registry.register(_ProxyCollector(proxy, nodes))
     await send_bytes(send, 200, generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4.encode())
 
 
 class _ProxyCollector(Collector):
-    def __init__(self, proxy: ProxyContext) -> None:
-        self._proxy = proxy
+    def __init__(self, proxy: ProxyContext, nodes: Sequence[Node]) -> None:
+        self._proxy, self._nodes = proxy, nodes
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics at this moment."""
@@ -56,6 +59,7 @@ class _ProxyCollector(Collector):
         if sample is not None and self._proxy.options.performance_every_s is not None:
             yield from _host(sample)
         yield from _models(self._proxy)
+        yield from _nodes(self._proxy, self._nodes)
         yield from _requests(self._proxy)
         yield from _lifecycles(self._proxy)
         yield from _kv(self._proxy)
@@ -185,6 +189,19 @@ def _models(proxy: ProxyContext) -> Iterator[Metric]:
             "Maximum number of hook commands running at once.",
             {(): limiter.limit},
         )
+
+
+def _nodes(proxy: ProxyContext, nodes: Sequence[Node]) -> Iterator[Metric]:
+    up = {(node.name,): float(node.is_alive) for node in nodes}
+    yield _gauge("swapchart_node_up", "1 for a node that its engine sees.", up, "node")
+    there = {(node.name, life.spec.name): 1.0 for node in nodes for life in models_on(proxy, node)}
+    text = "1 for the node on which the server of a model runs."
+    yield _gauge("swapchart_model_node", text, there, "node", "model")
+    lost = {
+        (node.name,): float(len(proxy.supervisor.nodes.lost.get(node.name, ()))) for node in nodes
+    }
+    text = "Models that may still run on a node that was lost."
+    yield _gauge("swapchart_node_lost_models", text, lost, "node")
 
 
 def _from_zero(keys: Iterable[Any], counts: Rows) -> Rows:

@@ -271,11 +271,11 @@ def running(proxy: ProxyContext) -> list[RunningModel]:
         if state in _UNLOADED:
             continue
         row = RunningModel(
-            model=definition.id, state=state, cmd=definition.command, proxy=definition.proxy,
+            model=definition.id, state=state, cmd=definition.command, proxy=life.endpoint,
             ttl=definition.ttl_s, name=definition.name, description=definition.description,
             configuration=list(life.configuration), cause=life.cause,
             pid=life.process.pid or None if life.process else None, incarnation=life.incarnation,
-            in_flight=life.in_flight, waiting=life.waiting,
+            in_flight=life.in_flight, waiting=life.waiting, node=life.node,
         )  # fmt: skip
         kv_facts = proxy.details.get("kv")
         facts = None if kv_facts is None else kv_facts(definition.id)

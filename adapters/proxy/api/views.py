@@ -81,4 +81,5 @@ def transition_view(record: Transition, request_id: str) -> TransitionEvent:
             for hook in record.hooks
         ],
         request_id=request_id,
+        node=record.node,
     )  # fmt: skip

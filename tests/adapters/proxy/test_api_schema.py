@@ -33,6 +33,7 @@ REQUESTS: dict[str, tuple[str, object]] = {
     "/api/models/*/chart": ("/api/models/a/chart", None),
     "/api/models/*/history": ("/api/models/a/history", None),
     "/api/models/*/explain": ("/api/models/b/explain", None),
+    "/api/nodes": ("/api/nodes", None),
     "/api/queue": ("/api/queue", None),
     "/api/memory": ("/api/memory", None),
     "/api/memory/yield": ("/api/memory/yield", {"pools": []}),

@@ -131,6 +131,7 @@ class RunningModel(Part, kw_only=True):
         in_flight: Requests that the server is processing.
         waiting: Requests that wait for the server to become ready.
         container: Its container; absent without one.
+        node: Node on which the server runs; empty if it is not known.
         memory: Pool -> memory that it holds; absent without `memory:`.
     """
 
@@ -147,6 +148,7 @@ class RunningModel(Part, kw_only=True):
     incarnation: int
     in_flight: int
     waiting: int
+    node: str
     kv: Maybe[KvFacts] = UNSET
     container: Maybe[ContainerFacts] = UNSET
     memory: Maybe[dict[str, HeldMemory]] = UNSET
@@ -270,6 +272,7 @@ class TransitionRow(Part, kw_only=True):
         exit_code: Exit code of the server, if its end caused the transition.
         exit_signal: Signal that ended the server, likewise.
         request_id: X-Request-ID of the request that the transition was for; empty for none.
+        node: Node of the server; empty if there was none, or it is not known.
     """
 
     id: int
@@ -287,6 +290,7 @@ class TransitionRow(Part, kw_only=True):
     exit_signal: int | None
     hooks: list[HookRun]
     request_id: str
+    node: str
 
 
 class History(Body, kw_only=True):
@@ -313,6 +317,7 @@ class TransitionEvent(Part, kw_only=True):
         seconds: How long the source state lasted, in seconds.
         exit: How the process ended, if its end caused the transition.
         request_id: X-Request-ID of the request that the transition is for; empty for none.
+        node: Node of the process; empty if there is none, or it is not known.
     """
 
     model: str
@@ -327,6 +332,7 @@ class TransitionEvent(Part, kw_only=True):
     exit: str | None
     hooks: list[HookSummary]
     request_id: str
+    node: str
 
 
 class QueuedRequest(Part, kw_only=True):

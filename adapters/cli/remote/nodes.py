@@ -1,0 +1,42 @@
+"""`swapchart nodes`: the machines on which models run, with their devices and models."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from typing import Any
+
+from .client import asking, proxy_of
+from .table import size, table
+
+_HEADER = ("NODE", "ADDRESS", "STATE", "CPUS", "RAM", "GPUS", "MODELS", "MAY STILL RUN")
+
+
+@asking
+def nodes(options: Namespace) -> int:
+    """Print the nodes of a running proxy, and what runs on each."""
+    found = proxy_of(options).get("/api/nodes", "nodes")
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    for launcher, reason in found["engines_down"].items():
+        print(f"the engine of {launcher} does not respond: {reason}")
+    print(table(_HEADER, map(_row, found["nodes"])))
+    return 0
+
+
+def _row(node: dict[str, Any]) -> list[object]:
+    ram = node["capacity"].get("RAM")
+    cpus = node["capacity"].get("cpus")
+    return [
+        f"{node['name']} (this machine)" if node["own"] else node["name"], node["address"],
+        "up" if node["alive"] else "down", None if cpus is None else f"{cpus:g}",
+        None if ram is None else size(ram), ", ".join(map(_device, node["devices"])),
+        ", ".join(f"{row['model']} ({row['state']})" for row in node["models"]),
+        ", ".join(row["model"] for row in node["lost"]),
+    ]  # fmt: skip
+
+
+def _device(device: dict[str, Any]) -> str:
+    facts = [device["vendor"], size(device["capacity"]) if device["capacity"] else ""]
+    return " ".join([device["pool"], *(fact for fact in facts if fact)])
