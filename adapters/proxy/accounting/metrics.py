@@ -27,10 +27,10 @@ _STOPPING = frozenset(
 OUTCOMES = (
     "200", "400", "404", "429", "500", "503", "bad_request", "broken", "client_left",
     "concurrency_limit", "exited", "failed", "hook_failed", "internal", "memory_infeasible",
-    "model_removed", "model_unloaded", "out_of_memory", "pinned", "queue_full", "queue_timeout",
-    "request_cancelled", "shutting_down", "spawn_failed", "start_stalled", "start_timeout",
-    "stopped", "stuck", "unhealthy", "upstream_body", "upstream_connect", "upstream_head",
-    "upstream_send",
+    "model_removed", "model_unloaded", "no_room", "out_of_memory", "pinned", "queue_full",
+    "queue_timeout", "request_cancelled", "shutting_down", "spawn_failed", "start_stalled",
+    "start_timeout", "stopped", "stuck", "unhealthy", "upstream_body", "upstream_connect",
+    "upstream_head", "upstream_send",
 )  # fmt: skip
 #: Model and outcome of requests for a model that does not exist.
 UNKNOWN = ("", "model_not_found")
