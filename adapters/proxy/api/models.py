@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from urllib.parse import parse_qs
 
 import msgspec
 
-from ....runtime import SwapchartError
+from ....machine.drawing.diagram_model import Label, picture
+from ....runtime import Lifecycle, SwapchartError
 from ..body.model_name import quoted_name
 from ..context import ProxyContext
 from ..request import Request
 from ..responses import ApiError, model_forbidden, unknown_model
 from . import model_listing
-from .chart_view import chart_view
 from .handler import ApiHandler
 from .query import whole_number
-from .schema.models import Chart, History, Model, ModelList, RunningModels, TransitionRow
+from .schema.models import (
+    Chart,
+    ChartLabel,
+    ChartState,
+    ChartTransition,
+    History,
+    Model,
+    ModelList,
+    RunningModels,
+    TransitionRow,
+)
 
 HISTORY_LIMIT = 10_000
 
@@ -55,7 +66,7 @@ async def running(proxy: ProxyContext, request: Request) -> RunningModels:
 @ApiHandler
 async def chart(proxy: ProxyContext, request: Request) -> Chart:
     """Return the lifecycle chart of a model and its active states."""
-    return chart_view(proxy.supervisor[local_model(proxy, request)])
+    return _chart_view(proxy.supervisor[local_model(proxy, request)])
 
 
 @ApiHandler
@@ -98,3 +109,40 @@ def known_model(proxy: ProxyContext, request: Request, name: str) -> str:
     if not proxy.view(request.access).shows(found):
         raise model_forbidden(name)
     return found
+
+
+def _chart_view(life: Lifecycle) -> Chart:
+    """Return the states and transitions of the chart of *life*, and its active states.
+
+    Nothing has a position, so the browser can draw the chart without Graphviz.
+    """
+    document = life.document
+    diagram = picture(document)
+    return Chart(
+        model=life.spec.name,
+        chart=diagram.name,
+        configuration=list(life.configuration),
+        states=[
+            ChartState(
+                id=node.id, kind=node.kind, above=list(node.above), initial=node.initial,
+                enter=list(node.enter), exit=list(node.exit), inside=_labels(node.inside),
+                is_quiet=node.id in document.promises.quiet,
+                is_serving=node.id in document.promises.serving,
+            )
+            for node in diagram.nodes.values()
+        ],
+        transitions=[
+            ChartTransition(source=edge.source, target=edge.target, labels=_labels(edge.labels))
+            for edge in diagram.edges
+        ],
+    )  # fmt: skip
+
+
+def _labels(labels: Iterable[Label]) -> list[ChartLabel]:
+    return [
+        ChartLabel(
+            events=list(label.events), guard=label.guard, actions=list(label.actions),
+            origin=label.origin,
+        )
+        for label in labels
+    ]  # fmt: skip
