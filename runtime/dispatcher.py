@@ -50,7 +50,9 @@ class Dispatcher:
         self._requests: dict[PendingRequest, QueuedRequest] = {}
 
     # ---- requests
-    async def acquire(self, name: str, priority: int, client: str) -> None:
+    async def acquire(
+        self, name: str, priority: int, client: str, *, may_start: bool = True
+    ) -> None:
         """Queue a request for *name* and wait until it is admitted; pair with `finished`.
 
         Raises:
@@ -65,8 +67,9 @@ class Dispatcher:
             raise services.removed(name)
         waiter = PendingRequest()
         request, decisions = self._scheduler.submit(
-            name, waiter, self._timers.now(), priority=priority, client=client
-        )
+            name, waiter, self._timers.now(), priority=priority, client=client,
+            may_start=may_start,
+        )  # fmt: skip
         self._requests[waiter] = request
         self._decide(decisions)
         self._rearm()

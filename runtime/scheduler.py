@@ -122,16 +122,12 @@ class Scheduler:
         return decisions + self._drain(now)
 
     def submit(
-        self,
-        service: str,
-        waiter: PendingRequest,
-        now: float,
-        *,
-        priority: int = 0,
-        client: str = "",
-    ) -> tuple[QueuedRequest, list[Decision]]:
+        self, service: str, waiter: PendingRequest, now: float, *, priority: int = 0,
+        client: str = "", may_start: bool = True,
+    ) -> tuple[QueuedRequest, list[Decision]]:  # fmt: skip
         """Grant, queue or refuse a new request for *service*."""
-        request = QueuedRequest(service, waiter, priority, now, next(self._numbers), client)
+        number = next(self._numbers)
+        request = QueuedRequest(service, waiter, priority, now, number, client, may_start)
         entry = self.services[service]
         if not entry.has_room and entry.phase == "ready":
             return request, [Refuse(request, _too_many())]
@@ -286,6 +282,8 @@ class Scheduler:
     ) -> list[Decision]:  # fmt: skip
         """Grant *request*, begin a swap for it, refuse it, or record why it waits."""
         entry = self.services[request.service]
+        if not request.may_start and entry.phase != "ready":
+            return [self._refuse(request, _not_loaded(entry))]
         if entry.is_rejecting:
             return [self._refuse(request, None)]  # by the lifecycle's present error: it may move on
         evict = self._planner.evictions_for(entry.name)
@@ -395,6 +393,10 @@ class Scheduler:
 
 def _no_memory(service: str, plan: Plan) -> RequestError:
     return RequestError("memory_infeasible", f"{service} does not fit: {plan.why}")
+
+
+def _not_loaded(entry: ServiceEntry) -> RequestError:
+    return RequestError("model_not_loaded", f"{entry.name} is not loaded ({entry.phase})")
 
 
 def _too_many() -> RequestError:

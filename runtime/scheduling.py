@@ -91,6 +91,7 @@ class QueuedRequest:
         since: Time of arrival in seconds.
         number: Order of arrival.
         client: Identity of the client, for turns between clients.
+        may_start: It may start its service; if not, it is refused unless the service is ready.
         is_queued: It is in the queue.
         was_granted: It was handed to its lifecycle.
         was_retried: It was taken back once, after a start that ran out of memory.
@@ -103,6 +104,7 @@ class QueuedRequest:
     since: float
     number: int
     client: str = ""
+    may_start: bool = True
     is_queued: bool = False
     was_granted: bool = False
     was_retried: bool = False

@@ -265,12 +265,18 @@ class Supervisor(SupervisorState):
         lifecycle.withdraw(waiter)  # not reached as long as an entry is open only while ready
         return False
 
-    async def acquire(self, name: str, *, priority: int = 0, client: str = "") -> None:
-        """Wait until *name* is ready and hold it, as `lease` does; pair with `release`."""
+    async def acquire(
+        self, name: str, *, priority: int = 0, client: str = "", may_start: bool = True
+    ) -> None:
+        """Wait until *name* is ready and hold it, as `lease` does; pair with `release`.
+
+        With *may_start* false nothing is started: unless *name* is ready, and stays so while the
+        request waits for its turn, the request is refused with the code ``model_not_loaded``.
+        """
         require_whole("priority", priority)
         require_text("client", client)
         if not self.acquire_nowait(name):
-            await self._dispatcher.acquire(name, priority, client)
+            await self._dispatcher.acquire(name, priority, client, may_start=may_start)
 
     def release(self, name: str) -> None:
         """Release one hold of *name*, however its request ended."""

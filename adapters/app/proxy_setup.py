@@ -121,6 +121,7 @@ def proxy_options(config: Config) -> ProxyOptions:
         allowed_origins=config.allowed_origins,
         allowed_hosts=config.allowed_hosts,
         trusted_proxies=config.trusted_proxies,
+        start_on_get=config.start_on_get,
         include_aliases=config.include_aliases_in_list,
         session_headers=config.session_headers,
         listeners=config.listeners.limit,

@@ -216,6 +216,7 @@ class _Builder:
             peers=peers,
             peer_names=names.peer_names,
             ignore_paths=self._ignore_paths(document),
+            start_on_get=document.upstream.start_on_get,
             preload=self._preload(document, names),
             routing=routing,
             on_idle=self._on_idle(document, names),

@@ -255,6 +255,7 @@ class Config:
         performance_every: Interval between samples; None disables sampling.
         peer_names: Name of a remote model, full or bare -> (peer id, bare model name).
         ignore_paths: Patterns for paths below ``/upstream/<model>`` that do not load the model.
+        start_on_get: Which GET requests start their model.
         preload: Ids of models to load at the start.
         on_idle: Id of the model to load when idle, or None.
         hook_limit: Maximum number of hook commands at once, over all models.
@@ -294,6 +295,7 @@ class Config:
     peers: Mapping[str, Peer] = field(default_factory=dict)
     peer_names: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     ignore_paths: tuple[re.Pattern[str], ...] = ()
+    start_on_get: Literal["all", "pages", "none"] = "all"
     preload: tuple[str, ...] = ()
     routing: Routing
     on_idle: str | None = None

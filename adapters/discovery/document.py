@@ -32,6 +32,10 @@ memory: auto
 
 # Seconds without a request after which a model is stopped; 0: never.
 globalTTL: 0
+
+# A GET starts a model only if a browser opens its page; a dashboard that polls does not.
+upstream:
+  startOnGet: pages
 """
 
 _KEEP = """

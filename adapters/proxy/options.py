@@ -33,6 +33,8 @@ class ProxyOptions:
         listeners_per_key: The same for one API key, where keys are configured; >= 1.
         capture_bytes: Memory for captured requests and responses; 0 disables captures.
         session_headers: Names of headers that identify a client's session; for the UI.
+        start_on_get: Which GET requests may start a model: ``all``, ``pages`` (a browser opens a
+            page, or the path is ``/``) or ``none``.
         include_aliases: List aliases as separate models.
         performance_every_s: Interval of samples of the machine, in seconds; None disables them.
         ui_root: Folder of the web UI; None disables it.
@@ -58,6 +60,7 @@ class ProxyOptions:
     listeners_per_key: int = 64
     capture_bytes: int = 0
     session_headers: tuple[str, ...] = ()
+    start_on_get: Literal["all", "pages", "none"] = "all"
     include_aliases: bool = False
     performance_every_s: float | None = None
     ui_root: Path | None = None

@@ -82,6 +82,35 @@ def test_request_for_a_stopped_service_is_granted_at_once_if_nothing_runs() -> N
     assert harness.scheduler.queue == []
 
 
+@pytest.mark.parametrize("phase", ["stopped", "asleep", "starting", "stopping", "failed"])
+def test_request_that_may_not_start_is_refused_unless_the_service_is_ready(phase: Phase) -> None:
+    """It waits for no start, not even one that is under way; a ready service grants it."""
+    harness = SchedulerHarness("a", "b", policy=lambda target, running: frozenset())
+    harness.start_and_finish("b")
+    if phase != "stopped":
+        harness.phase("a", phase)
+    request, decisions = harness.scheduler.submit("a", PendingRequest(), 0.0, may_start=False)
+
+    assert harness.apply(decisions) == [f"refuse a{request.number}: model_not_loaded"]
+    assert isinstance(decisions[0], Refuse)
+    assert str(decisions[0].error) == f"a is not loaded ({phase})"
+    request, decisions = harness.scheduler.submit("b", PendingRequest(), 0.0, may_start=False)
+    assert harness.apply(decisions) == [f"grant b{request.number}"]
+
+
+def test_request_that_may_not_start_and_waits_is_refused_when_the_service_stops() -> None:
+    """It waits for a ready service as others do, and does not start it again when that stops."""
+    blocked = SchedulerHarness("a")
+    blocked.start_and_finish("a")
+    blocked.scheduler.services["a"].closed_reason = "a changes"
+    request, decisions = blocked.scheduler.submit("a", PendingRequest(), 0.0, may_start=False)
+
+    assert (decisions, request.why) == ([], "a changes")
+    assert blocked.phase("a", "stopping") == [f"refuse a{request.number}: model_not_loaded"]
+    assert blocked.phase("a", "stopped") == []
+    assert blocked.scheduler.queue == []
+
+
 def test_idle_service_is_evicted_and_the_request_granted_when_it_is_gone() -> None:
     """A swap evicts, waits until the resources are free, and grants."""
     harness = SchedulerHarness("a", "b")

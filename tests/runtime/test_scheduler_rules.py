@@ -83,6 +83,7 @@ class SchedulerRules(RuleBasedStateMachine):
         name = request.service
         request.was_granted = True
         phase = self.scheduler.services[name].phase
+        assert phase == "ready" or request.may_start, "started by a request that may not"
         if phase == "ready":
             self.served[name].append(request)
         else:
@@ -112,13 +113,17 @@ class SchedulerRules(RuleBasedStateMachine):
         return [n for n, entry in self.scheduler.services.items() if entry.phase in phases]
 
     # ---- events
-    @rule(name=st.sampled_from(NAMES), priority=st.integers(0, 2), client=st.sampled_from("xyz"))
-    def submit(self, name: str, priority: int, client: str) -> None:
+    @rule(
+        name=st.sampled_from(NAMES), priority=st.integers(0, 2), client=st.sampled_from("xyz"),
+        may_start=st.sampled_from([True, True, False]),
+    )  # fmt: skip
+    def submit(self, name: str, priority: int, client: str, may_start: bool) -> None:
         if name not in self.scheduler.services:
             self.add(name)
         request, decisions = self.scheduler.submit(
-            name, PendingRequest(), self.now, priority=priority, client=client
-        )
+            name, PendingRequest(), self.now, priority=priority, client=client,
+            may_start=may_start,
+        )  # fmt: skip
         self.submitted.append(request)
         self.apply(decisions)
 

@@ -7,7 +7,7 @@ import pytest
 from tools.rows import row
 from tools.virtual import World, hook, run_scenario
 
-from swapchart.runtime import Exit, QueueLimits, Timings
+from swapchart.runtime import Exit, QueueLimits, RequestError, Timings
 from swapchart.runtime.testing import CommandScript, ServerScript, service
 
 SLOW = ServerScript(healthy_s=5.0, terminate_s=2.0)
@@ -457,3 +457,29 @@ def test_hooks_of_an_evicted_service_delay_only_its_swap() -> None:
         scenario, service("a", hooks={"beforeStop": (hook("save"),)}), service("b"), service("c"),
         commands={"save": CommandScript(takes_s=20.0)}, policy=policy,
     )  # fmt: skip
+
+
+def test_acquire_that_may_not_start_starts_nothing_and_keeps_what_runs() -> None:
+    """It is refused at once for a cold service, served by a ready one, and evicts no service."""
+
+    async def scenario(world: World) -> None:
+        supervisor = world.supervisor
+        await supervisor.load("a")
+        with pytest.raises(RequestError, match=r"b is not loaded \(stopped\)") as refused:
+            await supervisor.acquire("b", may_start=False)
+        assert (refused.value.code, refused.value.status_hint) == ("model_not_loaded", 503)
+        await supervisor.acquire("a", may_start=False)
+        supervisor.release("a")
+        loading = world.client("b")
+        await world.until("a", "terminating")
+        with pytest.raises(RequestError, match=r"a is not loaded \(stopping\)"):
+            await supervisor.acquire("a", may_start=False)
+        await world.until("b", "starting")
+        with pytest.raises(RequestError, match=r"b is not loaded \(starting\)"):
+            await supervisor.acquire("b", may_start=False)
+        await world.until("b", "ready")
+        await world.moment()
+        assert loading.outcome in ("", "served")
+        assert (world.launcher.count("spawn", "a"), world.launcher.count("spawn", "b")) == (1, 1)
+
+    run_scenario(scenario, service("a"), service("b"), servers={"a": SLOW, "b": SLOW})

@@ -103,6 +103,12 @@ class UpstreamSection(Section):
 
     Example: `ignorePaths: ['.*\.css$']`
     """
+    start_on_get: Literal["all", "pages", "none"] = "all"
+    """GET requests that start their model if it is not loaded: `all`, `none`, or `pages`, which
+    are those of a browser that opens a page, and the path `/`.
+
+    Example: `startOnGet: pages`
+    """
 
 
 class StartupSection(Section):

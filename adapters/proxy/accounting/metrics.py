@@ -27,6 +27,7 @@ _STOPPING = frozenset(
 OUTCOMES = (
     "200", "400", "404", "429", "500", "503", "bad_request", "broken", "client_left",
     "concurrency_limit", "exited", "failed", "hook_failed", "internal", "memory_infeasible",
+    "model_not_loaded",
     "model_removed", "model_unloaded", "no_room", "out_of_memory", "pinned", "queue_full",
     "queue_timeout", "request_cancelled", "shutting_down", "spawn_failed", "start_stalled",
     "start_timeout", "stopped", "stuck", "unhealthy", "upstream_body", "upstream_connect",

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 
 #: What a request to a model may change.
 _LOADS = "loads the model, may evict others"
+#: Parameter of the query that says whether a request may start its model; see ``start_rules``.
+_AUTOLOAD = {"autoload": bool}
 _FORWARDED = (openapi.UPSTREAM, openapi.UPSTREAM_OTHER)
 _EVENTS = Content(200, "Events until the client disconnects.", "text/event-stream")
 _FILE = (Content(200, "The file."), Content(304, "The client has the current file."))
@@ -102,7 +104,7 @@ def _any(
         method="*", path=path, handler=handler, access=access, subject="models", is_page=True,
         changes=passthrough.LOADS_AND_ANYTHING,
         operation=Operation(
-            summary=summary, parameter=parameter,
+            summary=summary, parameter=parameter, query=_AUTOLOAD,
             responses=responses or _FORWARDED,
         ),
     )  # fmt: skip
@@ -114,7 +116,7 @@ def _inference(path: str, cut: bytes) -> Route:
         subject="models", changes=_LOADS, cut=cut,
         operation=Operation(
             summary=f"Send a request to {path} of the model's server", responses=_FORWARDED,
-            errors=_MODEL_ERRORS, body=ModelRequest,
+            errors=_MODEL_ERRORS, body=ModelRequest, query=_AUTOLOAD,
             body_types=("application/json", "multipart/form-data"),
         ),
     )  # fmt: skip
@@ -126,7 +128,7 @@ def _inference_query(path: str, access: RouteAccess = "infer") -> Route:
         changes=_LOADS,
         operation=Operation(
             summary=f"Send a request to {path} of the model's server", responses=_FORWARDED,
-            errors=_MODEL_ERRORS, query={"model": str}, required=("model",),
+            errors=_MODEL_ERRORS, query={"model": str, **_AUTOLOAD}, required=("model",),
         ),
     )  # fmt: skip
 
@@ -138,7 +140,7 @@ def _server(path: str, changed: str) -> Route:
         changes=f"{_LOADS}; {changed}",
         operation=Operation(
             summary=f"Change {changed}", responses=_FORWARDED, errors=_MODEL_ERRORS,
-            query={"model": str}, parameter="slot" if "*" in path else "",
+            query={"model": str, **_AUTOLOAD}, parameter="slot" if "*" in path else "",
         ),
     )  # fmt: skip
 
@@ -150,6 +152,7 @@ def _any_other() -> Route:
         operation=Operation(
             summary="Send a request to any other path of the model's server",
             responses=_FORWARDED, errors=_MODEL_ERRORS, body=ModelRequest, parameter="path",
+            query=_AUTOLOAD,
             body_types=("application/json", "multipart/form-data"),
         ),
     )  # fmt: skip

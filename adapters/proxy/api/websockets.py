@@ -7,7 +7,9 @@ from ...http1.server.client_stream import TUNNEL
 from ..access.admission import Allowed, Denied
 from ..access.keep_alive import KeepAliveError, keep_alive_of
 from ..access.rights import missing_model
+from ..body.errors import BadBodyError
 from ..context import ProxyContext
+from ..forwarding.start_rules import split_autoload
 from ..forwarding.websocket import Client, HandshakeRejectedError, Opening, refusal, tunnel
 from ..forwarding.websocket_stream import StreamClient
 from ..models.catalog import LocalModel
@@ -90,8 +92,15 @@ def _opening(proxy: ProxyContext, scope: Scope, receive: Receive) -> Opening:
     local = resolved.target if isinstance(resolved.target, LocalModel) else None
     ignores = local is not None and local.definition.ignores_websockets
     target = proxy.removed_keys(resolved.target).target_without_keys(rest + mark + query)
+    autoload = None
+    if local is not None:  # a peer starts its models itself
+        try:
+            target, autoload = split_autoload(target)
+        except BadBodyError as error:
+            raise refusal(400, str(error)) from error
     shows = proxy.view(verdict.access).text
-    return Opening(resolved, target, ignores, verdict.access.client, shows, keep_s)
+    may_start = autoload is not False
+    return Opening(resolved, target, ignores, verdict.access.client, shows, keep_s, may_start)
 
 
 def _find(proxy: ProxyContext, path: bytes, verdict: Allowed) -> tuple[ResolvedModel, bytes]:

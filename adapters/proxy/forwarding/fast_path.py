@@ -35,6 +35,7 @@ from ..request import Request, run_until_disconnect, target_of
 from ..routing import Route, RouteTable
 from .forwarding import Forwarding
 from .model_use import release_model
+from .start_rules import AUTOLOAD
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +105,8 @@ class FastPath:
         request.route, request.cached_headers, request.access = route, cached, verdict.access
         target = target_of(request)
         if b"?" in target:
+            if AUTOLOAD in target:
+                return False
             target = context.removed_keys(local).target_without_keys(target)
         lines += request_id_line(request.request_id)
         start = post_head(upstream.prefix + target, lines, body)
@@ -117,9 +120,7 @@ class FastPath:
         call.take_body()
         forwarding = _FastRequest(self, call, request, resolved, path, target, body, response)
         record = forwarding.record
-        record.admitted = perf_counter()
-        record.body, record.priority = body, local.definition.priority
-        record.is_metered, record.is_stream = True, is_stream
+        record.priority, record.is_stream = local.definition.priority, is_stream
         forwarding.track(None)
         call.on_disconnect = forwarding.client_disconnected
         record.on_cancel = forwarding.fall_back
@@ -159,6 +160,8 @@ class _FastRequest(Forwarding):
         super().__init__(fast_path._context, request, resolved, path, target, body)
         self._path, self._call, self._response = fast_path, call, response
         self._is_detached = False
+        self.record.admitted = perf_counter()
+        self.record.body, self.record.is_metered = body, True
 
     def done(self) -> bool:
         """Return True if the request is detached."""

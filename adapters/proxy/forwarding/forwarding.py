@@ -39,6 +39,7 @@ from ..upstreams import Upstream
 from .failures import error_details, error_text, send_recorded_error, status_of
 from .loading_stream import LoadingStream
 from .model_use import note_failure, release_model
+from .start_rules import AUTOLOAD, NOT_LOADED, split_autoload, why_not_start
 from .stream_formats import STREAM_FORMATS
 from .upstream_headers import client_headers, model_request_headers, peer_request_headers
 
@@ -58,6 +59,7 @@ class Forwarding:
         resolved: The model it is for.
         record: What is recorded about it.
         target: Path and query for the upstream, without the upstream's prefix.
+        autoload: Whether the client lets the request start its model; None if it does not say.
         body: Complete, in pieces, or None.
         length: Length of a body in pieces, in bytes, where it is not what the client announced.
         is_uncompressed: The response must not be compressed, since it continues a stream.
@@ -67,16 +69,8 @@ class Forwarding:
     """
 
     __slots__ = (
-        "body",
-        "context",
-        "is_uncompressed",
-        "length",
-        "pending_response",
-        "record",
-        "request",
-        "resolved",
-        "respond",
-        "target",
+        "autoload", "body", "context", "is_uncompressed", "length", "pending_response", "record",
+        "request", "resolved", "respond", "target",
     )  # fmt: skip
 
     def __init__(
@@ -86,6 +80,7 @@ class Forwarding:
         """Begin the record of *request*, with *path* as its path at the model's server."""
         self.context, self.request, self.resolved = context, request, resolved
         self.target, self.body = target, body
+        self.autoload: bool | None = None
         self.length: int | None = None
         self.is_uncompressed = False
         self.pending_response: UpstreamResponse | None = None
@@ -113,6 +108,8 @@ class Forwarding:
             self.context.in_flight.go_on(record, task)
         request.watch(task)
         try:
+            if AUTOLOAD in self.target and not isinstance(target, PeerModel):
+                self.target, self.autoload = split_autoload(self.target)
             if isinstance(target, PeerModel):
                 await self._run_at_peer(target)
             elif self.pending_response is not None or supervisor.acquire_nowait(
@@ -277,7 +274,12 @@ class Forwarding:
     async def _run_waiting(self, local: LocalModel) -> None:
         """Acquire a model that is not ready, or is busy; then send and relay."""
         record = self.record
-        if (
+        rule = self.context.options.start_on_get
+        why_not = why_not_start(self.request, self.autoload, record.path, rule)
+        if why_not:
+            await _acquire_loaded(self, local, why_not)
+            await self._send_and_relay(local)
+        elif (
             local.definition.sends_loading_state
             and record.is_stream
             and record.path in STREAM_FORMATS
@@ -399,7 +401,21 @@ class Forwarding:
         )
 
 
+async def _acquire_loaded(forwarding: Forwarding, local: LocalModel, why_not: str) -> None:
+    """Acquire *local*, which must not be started, for the reason *why_not*."""
+    supervisor, client = forwarding.context.supervisor, forwarding.request.access.client
+    name, priority = local.definition.id, local.definition.priority
+    try:
+        await supervisor.acquire(name, priority=priority, client=client, may_start=False)
+    except RequestError as error:
+        if error.code != NOT_LOADED:
+            raise
+        raise RequestError(NOT_LOADED, f"{error}: {why_not}") from error
+
+
 def _log_rejection(forwarding: Forwarding, error: RequestError) -> None:
+    if error.code == NOT_LOADED:  # the client asked for that, such as one that polls
+        return
     model, request_id = forwarding.record.model, forwarding.request.request_id
     text = f"{model}: {error}"
     forwarding.context.rejections.write(error.code, text, request_id=request_id, model=model)

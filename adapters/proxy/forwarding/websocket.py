@@ -32,6 +32,7 @@ from ..request import Request
 from ..responses import error_value
 from ..upstreams import Upstream
 from .model_use import note_failure, release_kept
+from .start_rules import NOT_LOADED
 from .upstream_headers import model_request_headers, peer_request_headers
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -109,6 +110,7 @@ class Opening:
         client: Identifies the API key; see ``Access.client``.
         shows: Removes from a text what the client may not see.
         keep_s: Idle limit in seconds that X-Keep-Alive sets, infinity for none; None without it.
+        may_start: The websocket may start the model.
     """
 
     resolved: ResolvedModel
@@ -117,6 +119,7 @@ class Opening:
     client: str = ""
     shows: Callable[[str], str] = str
     keep_s: float | None = None
+    may_start: bool = True
 
 
 async def tunnel(proxy: ProxyContext, scope: Scope, client: Client, opening: Opening) -> None:
@@ -145,9 +148,10 @@ async def tunnel(proxy: ProxyContext, scope: Scope, client: Client, opening: Ope
     except HandshakeRejectedError as error:
         await client.refuse(error)
     except RequestError as error:
-        proxy.rejections.write(
-            error.code, f"{target.id}: {error}", request_id=request.request_id, model=target.id
-        )
+        if error.code != NOT_LOADED:
+            proxy.rejections.write(
+                error.code, f"{target.id}: {error}", request_id=request.request_id, model=target.id
+            )
         await client.refuse(refusal(error.status_hint, opening.shows(str(error)), error.code))
     except (UpstreamError, HeaderError) as error:
         status = getattr(error, "status_hint", 400)
@@ -212,8 +216,9 @@ async def _acquired(
     try:
         if not supervisor.acquire_nowait(name):
             await supervisor.acquire(
-                name, priority=target.definition.priority, client=opening.client
-            )
+                name, priority=target.definition.priority, client=opening.client,
+                may_start=opening.may_start,
+            )  # fmt: skip
         try:
             yield proxy.upstreams.of_model(target.definition)
         except UpstreamError as error:

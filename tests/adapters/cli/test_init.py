@@ -48,7 +48,8 @@ def test_init_writes_what_config_check_accepts(
     assert "note: llama-server is not in PATH; install llama.cpp" in said
     assert "config.yaml: 1 model\n" in said
     assert said.endswith("next: swapchart serve\n")
-    assert list(load_config([Path("config.yaml")]).models) == ["tiny"]
+    config = load_config([Path("config.yaml")])
+    assert (list(config.models), config.start_on_get) == (["tiny"], "pages")
     assert "properties" in json.loads(Path("swapchart.schema.json").read_text())
     assert stat.S_IMODE(Path("config.yaml").stat().st_mode) == 0o666 & ~_umask()
     assert main(["config", "check"]) == 0

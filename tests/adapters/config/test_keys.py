@@ -95,6 +95,11 @@ def test_top_level_key_has_its_effect(load: Load, text: str, attribute: str, val
         ("apiKeys: [a, b c]", "apiKeys[1]", "api key cannot contain spaces"),
         ("apiKeys: a", "apiKeys", "expected a list"),
         ("upstream: {ignorePaths: [a, '(']}", "upstream.ignorePaths[1]", "invalid regular expres"),
+        (
+            "upstream: {startOnGet: page}",
+            "upstream.startOnGet",
+            "expected 'all', 'pages' or 'none'",
+        ),
         ("onIdle: nobody", "onIdle", "unknown model 'nobody'"),
         ("onIdleAfter: 0", "onIdleAfter", "expected > 0, found 0"),
         ("hookTimeout: .nan", "hookTimeout", "expected a finite number, found .nan"),
@@ -151,6 +156,13 @@ def test_ignore_paths_are_searched_patterns(load: Load) -> None:
     assert config.ignore_paths[0].search("/ws")
     assert config.ignore_paths[1].search("/axb")
     assert load("upstream: {ignorePaths: []}").ignore_paths == load("").ignore_paths
+
+
+def test_start_on_get_is_all_unless_it_is_set(load: Load) -> None:
+    """As in llama-swap, a GET starts its model; the key makes that rarer."""
+    assert load("").start_on_get == load("upstream: {ignorePaths: [a]}").start_on_get == "all"
+    assert load("upstream: {startOnGet: pages}").start_on_get == "pages"
+    assert load("upstream: {startOnGet: none}").start_on_get == "none"
 
 
 def test_preload_names_are_trimmed_and_resolved(load: Load) -> None:
