@@ -6,13 +6,14 @@ demo server of the checkout runs in the container.
 
 from __future__ import annotations
 
+import atexit
 import os
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -72,41 +73,56 @@ class Podman:
         return self.container(*argv, **keys)
 
 
-def why_not() -> str:
-    """Return why no container can run here; empty if one may."""
+def _why_not(engine: Podman, folder: Path) -> str:
+    """Make the image; return why no container can run here, empty if one can."""
     if os.geteuid() != 0:
         return "needs podman as root"
-    missing = [name for name in ("podman", "runc") if shutil.which(name) is None]
-    return f"needs {' and '.join(missing)}: apt-get install podman runc" if missing else ""
+    if missing := [name for name in ("podman", "runc") if shutil.which(name) is None]:
+        return f"needs {' and '.join(missing)}: apt-get install podman runc catatonit"
+    empty = folder / "empty.tar"
+    with tarfile.open(empty, "w") as tar:
+        for link in ("bin", "lib", "lib64", "sbin"):
+            entry = tarfile.TarInfo(link)
+            entry.type, entry.linkname = tarfile.SYMTYPE, f"usr/{link}"
+            tar.addfile(entry)
+    engine.run("import", str(empty), IMAGE)
+    works = ["run", "--rm", "--init", "--network", "host", "--pull", "never", *LIMITS]
+    works += [word for volume in engine.volumes for word in ("-v", volume)]
+    done = subprocess.run(
+        [*engine.command, *works, IMAGE, sys.executable, "-c", "1"],
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    return f"podman can run no container: {done.stderr[-300:]}" if done.returncode else ""
 
 
-@pytest.fixture(scope="session")
-def podman() -> Iterator[Podman]:
-    """Podman with the image; skips the test, loudly, where no container can run."""
-    if reason := why_not():
-        pytest.skip(f"NOT TESTED: {reason}")
+@cache
+def _shared() -> tuple[Podman, str]:
     folder = Path(tempfile.mkdtemp(prefix="swapchart-podman-"))
     engine = Podman(folder)
-    try:
-        empty = folder / "empty.tar"
-        with tarfile.open(empty, "w") as tar:
-            for link in ("bin", "lib", "lib64", "sbin"):
-                entry = tarfile.TarInfo(link)
-                entry.type, entry.linkname = tarfile.SYMTYPE, f"usr/{link}"
-                tar.addfile(entry)
-        engine.run("import", str(empty), IMAGE)
-        works = ["run", "--rm", "--network", "host", "--pull", "never", *LIMITS]
-        works += [word for volume in engine.volumes for word in ("-v", volume)]
-        done = subprocess.run(
-            [*engine.command, *works, IMAGE, sys.executable, "-c", "1"],
-            capture_output=True, text=True, timeout=120, check=False,
-        )  # fmt: skip
-        if done.returncode:
-            pytest.skip(f"NOT TESTED: podman can run no container here: {done.stderr[-300:]}")
-        yield engine
-    finally:
-        subprocess.run(
-            [*engine.command, "rm", "--all", "--force", "--time", "0"], capture_output=True,
-            timeout=120, check=False,
-        )  # fmt: skip
-        shutil.rmtree(folder, ignore_errors=True)
+    reason = _why_not(engine, folder)
+    atexit.register(_end, engine, folder)
+    return engine, reason
+
+
+def _end(engine: Podman, folder: Path) -> None:
+    if shutil.which("podman") is not None:
+        remove = [*engine.command, "rm", "--all", "--force", "--time", "0"]
+        subprocess.run(remove, capture_output=True, timeout=120, check=False)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def shared_podman() -> Podman:
+    """Return the podman of this process, which has the image.
+
+    It skips the test, loudly, where no container can run.
+    """
+    engine, reason = _shared()
+    if reason:
+        pytest.skip(f"NOT TESTED: {reason}")
+    return engine
+
+
+@pytest.fixture
+def podman() -> Podman:
+    """Podman with the image; skips the test, loudly, where no container can run."""
+    return shared_podman()

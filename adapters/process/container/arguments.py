@@ -56,17 +56,17 @@ def create_argv(
     return (
         *container.engine.command, "create", "--name", name, "--pull", "never",
         *_pairs("--label", (f"{key}={value}" for key, value in sorted(labels.items()))),
-        *_options(container),
+        *_options(container, command),
         *_pairs("--env", variables(command.env)),
         *container.options,
         container.image, *container.entrypoint[1:], *command.argv,
     )  # fmt: skip
 
 
-def _options(container: Container) -> Iterator[str]:
+def _options(container: Container, command: Command) -> Iterator[str]:
     values = {
         "--network": container.network, "--user": container.user,
-        "--workdir": container.workdir, "--shm-size": container.shm_size,
+        "--workdir": container.workdir or command.cwd, "--shm-size": container.shm_size,
         "--stop-signal": container.stop_signal,
     }  # fmt: skip
     for option, value in values.items():

@@ -67,14 +67,17 @@ class Inspection:
 
     @property
     def exit(self) -> Exit:
-        """How it ended; codes above 128 stand for signals."""
+        """How it ended; 137 and 143 stand for signals."""
         return exit_of(self.code, out_of_memory=self.out_of_memory)
 
 
 def exit_of(code: int, *, out_of_memory: bool = False) -> Exit:
-    """Return the exit of a container with exit code *code*: 137 is SIGKILL, 143 is SIGTERM."""
+    """Return the exit of a container with exit code *code*: 137 is SIGKILL, 143 is SIGTERM.
+
+    Engines do not tell other signals from exit codes.
+    """
     number = code - 128
-    if number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGSEGV, signal.SIGABRT):
+    if number in (signal.SIGKILL, signal.SIGTERM):
         return Exit(signal=number, out_of_memory=out_of_memory)
     return Exit(code=code, out_of_memory=out_of_memory and code != 0)
 

@@ -10,13 +10,17 @@ import sys
 import textwrap
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, ClassVar, Self
 
 from tools.loopback_nodes import LoopbackEngine, LoopbackLauncher
 from tools.net import free_port
+from tools.podman import IMAGE, LIMITS, Podman, shared_podman
 
 from swapchart.adapters.process import ExternalLauncher, LocalLauncher, procfs
+from swapchart.adapters.process.container import ContainerLauncher
 from swapchart.runtime import Command, Exit, NodeLauncher, Resources, SpecError
+from swapchart.runtime.container import Container, ContainerEngine
 from swapchart.runtime.testing import CommandScript, ScriptedLauncher, ServerScript
 
 SERVER = """
@@ -59,6 +63,7 @@ class Subject:
         has_nodes: Processes have an endpoint on a node, and nodes can be lost.
         can_adopt: Processes outlive their proxy.
         runs_inside: `NodeProcess.run` is supported.
+        ends_whole: The end of its leader is the end of all processes of a process.
         has_engine: Its engine can be taken down, while processes run on.
         resource: Name of a resource of the nodes, in `Resources.custom`; empty if there is none.
     """
@@ -68,6 +73,7 @@ class Subject:
     has_nodes: ClassVar[bool] = False
     can_adopt: ClassVar[bool] = False
     runs_inside: ClassVar[bool] = False
+    ends_whole: ClassVar[bool] = False
     has_engine: ClassVar[bool] = False
     resource: ClassVar[str] = ""
 
@@ -159,6 +165,52 @@ class ApplicationSubject(LocalSubject):
             ExternalLauncher(local) as launcher,
         ):
             yield cls(launcher, local.instance)
+
+
+class ContainerSubject(Subject):
+    """Containers of a real podman."""
+
+    tells_signals = False
+    runs_inside = True
+    ends_whole = True
+
+    def __init__(self, launcher: ContainerLauncher, podman: Podman, instance: str) -> None:
+        self.launcher: ContainerLauncher = launcher
+        self._podman, self._instance = podman, instance
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls) -> AsyncIterator[Self]:
+        podman = shared_podman()
+        async with (
+            LocalLauncher(guard=False, subreaper=True) as local,
+            ContainerLauncher(local, local.instance) as launcher,
+        ):
+            yield cls(launcher, podman, local.instance)
+
+    def _contained(self, command: Command, *, init: bool = True) -> Command:
+        container = Container(
+            image=IMAGE, engine=ContainerEngine(command=self._podman.command, is_podman=True),
+            network="host", volumes=(*self._podman.volumes, "/tmp:/tmp"), options=LIMITS, init=init,
+        )  # fmt: skip
+        return replace(command, container=container, launcher="container")
+
+    def command(self, behavior: str, **fields: Any) -> Command:
+        return self._contained(super().command(behavior, **fields))
+
+    def server(self, **fields: Any) -> tuple[Command, str]:
+        command, url = super().server(**fields)
+        return self._contained(command), url
+
+    def missing(self) -> Command:
+        return self._contained(super().missing(), init=False)  # an init process would start
+
+    def left(self) -> list[int]:
+        """Return containers by number, and processes beside those of the engine."""
+        variable = f"SWAPCHART_INSTANCE={self._instance}"
+        found = [p.pid for p in procfs.scan() if p.is_alive and procfs.carries(p.pid, variable)]
+        ours = [pid for pid in found if procfs.program(pid) not in ("conmon", "podman")]
+        return [*ours, *range(len(self._podman.names()))]
 
 
 class LoopbackSubject(Subject):
@@ -284,5 +336,5 @@ def more_than_there_is(subject: Subject) -> Resources:
 
 
 SUBJECTS: list[type[Subject]] = [
-    LocalSubject, ApplicationSubject, LoopbackSubject, ScriptedSubject,
+    LocalSubject, ApplicationSubject, ContainerSubject, LoopbackSubject, ScriptedSubject,
 ]  # fmt: skip

@@ -214,7 +214,7 @@ async def test_sweep_ends_what_outlives_the_leader(subject: Subject) -> None:
         await process.wait()
         killed = await process.sweep(0.1)
 
-    assert killed >= 1
+    assert killed >= 1 or subject.ends_whole
     await wait_until_async(lambda: not subject.left())
 
 

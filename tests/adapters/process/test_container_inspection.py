@@ -77,17 +77,17 @@ def test_inspection_of_other_output_is_none(text: str) -> None:
         (137, False, Exit(signal=9), "killed by signal 9"),
         (137, True, Exit(signal=9, out_of_memory=True), "killed by signal 9 by the kernel, out of"),
         (143, False, Exit(signal=15), "killed by signal 15"),
-        (139, False, Exit(signal=11), "killed by signal 11"),
-        (130, False, Exit(signal=2), "killed by signal 2"),
+        (139, False, Exit(code=139), "exit code 139"),
+        (130, False, Exit(code=130), "exit code 130"),
         (1, True, Exit(code=1, out_of_memory=True), "exit code 1; the kernel killed a process"),
         (0, True, Exit(code=0), "exit code 0"),
         (255, False, Exit(code=255), "exit code 255"),
     ],
 )
-def test_exit_code_above_128_stands_for_a_signal(
+def test_exit_code_of_sigkill_and_sigterm_stands_for_the_signal(
     code: int, oom: bool, expected: Exit, words: str
 ) -> None:
-    """Codes that no signal gives stay codes."""
+    """Other codes stay codes, since a server may end with them by itself."""
     found = Inspection(is_running=False, code=code, out_of_memory=oom).exit
 
     assert found == expected == exit_of(code, out_of_memory=oom)

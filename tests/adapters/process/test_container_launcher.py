@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 import psutil
 import pytest
-from tools.net import LONG_S, free_port, wait_until
+from tools.net import LONG_S, free_port
 from tools.podman import IMAGE, LIMITS, Podman, podman
 
 from swapchart.adapters.process import LocalLauncher
@@ -114,30 +114,18 @@ async def test_command_runs_inside_with_its_exit_code(
     assert await ended(process) == Exit(signal=signal.SIGKILL)
 
 
-@pytest.mark.parametrize(
-    ("script", "expected"),
-    [
-        ("exit 0", Exit(code=0)),
-        ("exit 9", Exit(code=9)),
-        ("kill -KILL $$; sleep 9", None),
-        ("exit 143", Exit(signal=15)),
-    ],
-)
-async def test_exit_code_of_a_container_that_ends_by_itself(
-    containers: ContainerLauncher, podman: Podman, script: str, expected: Exit | None
+async def test_exit_code_of_a_container_that_ends_at_once(
+    containers: ContainerLauncher, podman: Podman
 ) -> None:
-    """All its output is in the log; process 1 cannot kill itself, so that it goes on."""
+    """All its output is in the log, though it ended before its start was seen."""
     log = LogRing()
-    process = await containers.start(shell(podman, f"echo out; {script}"), log)
-    if expected is None:
-        process.kill()
-        expected = Exit(signal=9)
+    process = await containers.start(shell(podman, "echo out; exit 9"), log)
 
-    assert await ended(process) == expected
+    assert await ended(process) == Exit(code=9)
     assert log.tail(9) == ["out"]
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGINT", 4), ("TERM", 3), ("", 3)])
+@pytest.mark.parametrize(("name", "code"), [("SIGINT", 4), ("", 3)])
 async def test_stop_signal_of_the_container_is_sent(
     containers: ContainerLauncher, podman: Podman, name: str, code: int
 ) -> None:
@@ -302,7 +290,7 @@ async def test_end_of_the_launcher_kills_and_removes_containers(
         await containers.start(shell(podman), LogRing())
 
 
-@pytest.mark.parametrize("after_s", [0.02, 0.2, 0.4])
+@pytest.mark.parametrize("after_s", [0.05, 0.3])
 async def test_start_that_is_cancelled_leaves_nothing_behind(
     containers: ContainerLauncher, podman: Podman, after_s: float
 ) -> None:
@@ -444,9 +432,3 @@ async def test_container_is_lost_with_its_engine(
 
     assert (found.certain, found.reason) == (False, "engine-lost")
     assert str(found) == "its engine was lost; the process may still run"
-
-
-def test_podman_of_the_tests_has_its_own_storage(podman: Podman) -> None:
-    """Nothing of the tests is in the storage of the user."""
-    assert "--root" in podman.command
-    wait_until(lambda: podman.names() == [], what="no container")
