@@ -20,6 +20,9 @@ from .url import url_problem
 
 Location: TypeAlias = tuple[int | str, ...]
 
+#: Hook points at which the container does not exist.
+_WITHOUT_PROCESS = frozenset({"beforeStart", "afterStop", "onFailure"})
+
 #: Shell script that succeeds when each GPU that the model may see has less than $1 MiB in use, and
 #: where there is no nvidia-smi.
 _GPU_BELOW = """
@@ -42,6 +45,7 @@ class HookBuilder:
         split: (command, location) -> argv; reports commands that cannot be split.
         error: (location, message) -> None; reports a problem.
         timeout_s: Limit of each attempt unless the hook has its own; seconds > 0.
+        has_container: The model runs in a container.
     """
 
     def __init__(
@@ -49,8 +53,11 @@ class HookBuilder:
         split: Callable[[CommandLine, Location], tuple[str, ...]],
         error: Callable[[Location, str], None],
         timeout_s: float,
+        *,
+        has_container: bool,
     ) -> None:
         self._split, self._error, self._timeout_s = split, error, timeout_s
+        self._has_container = has_container
 
     def build(
         self, sections: tuple[HookSection, ...], loc: Location, on_error: OnError = "warn"
@@ -87,10 +94,19 @@ class HookBuilder:
         if section.http is not None:
             return HttpAction(call=self._call(section.http, (*loc, "http")))
         assert section.run is not None  # the section has checked it
+        is_inside = section.place == "container"
+        if is_inside:
+            self._check_inside(loc)
         if section.shell:
             text = section.run if isinstance(section.run, str) else shlex.join(section.run)
-            return RunAction(argv=("/bin/sh", "-c", text))
-        return RunAction(argv=self._split(section.run, (*loc, "run")))
+            return RunAction(argv=("/bin/sh", "-c", text), is_inside=is_inside)
+        return RunAction(argv=self._split(section.run, (*loc, "run")), is_inside=is_inside)
+
+    def _check_inside(self, loc: Location) -> None:
+        if not self._has_container:
+            self._error((*loc, "in"), "expected host, since the model has no `container`")
+        elif loc[0] in _WITHOUT_PROCESS:
+            self._error((*loc, "in"), f"expected host, since no container exists at {loc[0]}")
 
     def _call(self, section: HttpSection, loc: Location) -> HttpCall:
         problem = url_problem(_SOMEWHERE.fill(fill_pid(section.url, 1)))

@@ -80,7 +80,9 @@ class ModelBuilder:
         self._tree, self._top = tree, top
         self._path = f"models.{tree.id}"
         self._container_builder = ContainerBuilder(engine, self._argv, self._error)
-        self._hook_builder = HookBuilder(self._argv, self._error, top.hook_timeout)
+        self._hook_builder = HookBuilder(
+            self._argv, self._error, top.hook_timeout, has_container="container" in tree.node.items
+        )
 
     def build(self, section: ModelSection) -> ModelConfig:
         """Return the effective values; an invalid one is reported and replaced by a placeholder."""

@@ -81,8 +81,8 @@ def check_machine(names: NamesLike, environment: Mapping[str, str]) -> None:
             path = model.environment.get("PATH", path)
         elif problem := engine_problem(container.engine, environment):
             names.warning(("models", model.id, "container"), problem)
-        for place, argv in _commands(model):
-            is_program = argv and argv[0] and not _ASSIGNMENT.match(argv[0])
+        for place, argv in _commands(model, on_host=True):
+            is_program = argv and not _ASSIGNMENT.match(argv[0])
             if is_program and shutil.which(argv[0], path=path) is None:
                 names.warning(place, _missing_program(argv[0]))
         line = LaunchLine.parse(model.argv)
@@ -102,14 +102,18 @@ def _missing_program(name: str) -> str:
     return f"the program {name!r} is {kind}"
 
 
-def _commands(model: ModelConfig) -> Iterator[tuple[Place, Sequence[str]]]:
+def _commands(
+    model: ModelConfig, *, on_host: bool = False
+) -> Iterator[tuple[Place, Sequence[str]]]:
+    """Yield place and words of each command; *on_host* leaves out those that run in a container."""
     place: Place = ("models", model.id)
     if model.container is None:
         yield (*place, "cmd"), model.argv
-    else:  # the program is in the image
+    elif not on_host:  # the program is in the image
         yield (*place, "container", "args"), ("", *model.argv)
     yield (*place, "cmdStop"), model.stop_argv
     for point, hooks in model.hooks.items():
         for hook in hooks:
-            if isinstance(hook.action, RunAction):
-                yield (*place, point), hook.action.argv
+            action = hook.action
+            if isinstance(action, RunAction) and not (on_host and action.is_inside):
+                yield (*place, point), action.argv

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -67,6 +68,35 @@ def test_container_serves_swaps_and_is_removed(serve: Serve, podman: Podman) -> 
     assert podman.names() == [name]
     assert proxy.stop() == 0
     assert podman.names() == []
+
+
+def test_hooks_run_in_the_container_and_on_the_host(
+    serve: Serve, podman: Podman, tmp_path: Path
+) -> None:
+    """With the variables of hooks; the health check may run in the container too."""
+    seen = tmp_path / "seen"
+    inside = 'test ! -e "$0" && echo "$SWAPCHART_MODEL at $SWAPCHART_HOOK in $PWD with $GREETING"'
+    port = "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ['PORT'])"
+    model = {
+        "container": podman.demo("--model", "a", health=[sys.executable, "-c", port]),
+        "checkEndpoint": "/no/such/endpoint",
+        "env": ["GREETING=hello", "HOME=/", "PORT=${PORT}"],
+        "afterHealthy": {"run": ["sh", "-c", inside, str(tmp_path)], "in": "container"},
+        "beforeStop": [
+            {"run": ["sh", "-c", "exit 3"], "in": "container"},
+            {"run": ["sh", "-c", f"echo $HOME $SWAPCHART_PID > {seen}"]},
+        ],
+    }
+    proxy = serve({"a": model}, config=engine(podman))
+    assert proxy.chat("a").status == 200
+    pid = proxy.running()["a"]["pid"]
+    assert "a at afterHealthy in / with hello" in log_of(proxy, "a", "a at afterHealthy")
+    proxy.unload("a")
+    rows = proxy.get("/api/models/a/history")["data"]
+    hooks = [hook for row in rows for hook in row["hooks"]]
+    assert {"ok", "failed"} == {hook["outcome"] for hook in hooks}
+    assert any(hook["detail"] == "exit code 3" for hook in hooks)
+    assert seen.read_text().split() == [os.environ["HOME"], str(pid)]
 
 
 def test_container_behind_a_port_is_reached(serve: Serve, podman: Podman) -> None:

@@ -62,6 +62,11 @@ class HookSection(Section):
 
     Example: `run: "echo $SWAPCHART_MODEL", shell: true`
     """
+    place: Literal["host", "container"] = Field(default="host", alias="in")
+    """Where the command of `run` runs: on the `host`, or in the `container` of the model.
+
+    Example: `run: save-state, in: container`
+    """
     http: HttpSection | None = None
     """HTTP request to make; instead of `run`.
 
@@ -88,6 +93,8 @@ class HookSection(Section):
         if (self.run is None) == (self.http is None):
             both = "both" if self.run is not None else "neither"
             raise refuse(f"expected either run or http, found {both}")
+        if self.http is not None and self.place == "container":
+            raise refuse("expected run, since `in: container` is set, found http")
         if self.shell and not isinstance(self.run, str):
             raise refuse("expected run to be a text, since shell is true")
         return self

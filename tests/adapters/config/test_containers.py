@@ -172,6 +172,42 @@ def test_pull_never_has_no_hook_and_always_does_not_ask(load: Load) -> None:
     assert always.pull.action.argv[3:] == ("sh", "always", "i", "podman", "--x")
 
 
+@pytest.mark.parametrize(
+    ("point", "words"),
+    [
+        ("afterStart", ""), ("afterHealthy", ""), ("afterReady", ""), ("beforeStop", ""),
+        ("beforeStart", "no container exists at beforeStart"),
+        ("afterStop", "no container exists at afterStop"),
+        ("onFailure", "no container exists at onFailure"),
+    ],
+)  # fmt: skip
+def test_hook_in_the_container_is_refused_where_there_is_none(
+    check: Check, load: Load, point: str, words: str
+) -> None:
+    """Its program is that of the image, so that a shell may be asked for too."""
+    hook = f"    {point}: [{{run: 'a $X', shell: true, in: container}}]\n"
+    text = model("image: i", "port: 1") + hook
+    errors = [each for each in check(text) if each.severity == "error"]
+
+    assert [each.path for each in errors] == ([f"models.m.{point}[0].in"] if words else [])
+    if words:
+        assert words in errors[0].message
+        return
+    (built,) = load(text).models["m"].hooks[point]
+    assert built.action == RunAction(argv=("/bin/sh", "-c", "a $X"), is_inside=True)
+
+
+def test_hook_in_the_container_of_a_command_is_refused(check: Check) -> None:
+    """Also one that comes from the defaults of all models; a request has no place."""
+    text = "hooks: {beforeStop: {run: a, in: container}}\nmodels: {m: {cmd: 's ${PORT}'}}\n"
+    (problem,) = check(text)
+    assert problem.message == "expected host, since the model has no `container`"
+    (problem,) = check(
+        model("image: i", "port: 1") + "    beforeStop: {http: {url: 'http://x'}, in: container}\n"
+    )
+    assert "expected run, since `in: container` is set, found http" in problem.message
+
+
 # ---- the engine
 
 
