@@ -224,6 +224,7 @@ def test_nodes_shows_this_machine_with_its_models(run: Run) -> None:
     assert [model["model"] for model in node["models"]] == ["hare"]
     rows = json.loads(run("history", "hare", "--limit", "5", "--json")[1])
     assert rows[0]["node"] == socket.gethostname()
+    assert run("nodes", "--free", "gpu box") == (0, "gpu box: nothing was lost there\n", "")
 
 
 def test_logs_prints_kept_and_later_lines(run: Run, proxy: SwapchartProcess) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from typing import Any
+from urllib.parse import quote
 
 from .client import asking, proxy_of
 from .table import size, table
@@ -15,6 +16,8 @@ _HEADER = ("NODE", "ADDRESS", "STATE", "CPUS", "RAM", "GPUS", "MODELS", "MAY STI
 @asking
 def nodes(options: Namespace) -> int:
     """Print the nodes of a running proxy, and what runs on each."""
+    if options.free is not None:
+        return _free(options)
     found = proxy_of(options).get("/api/nodes", "nodes")
     if options.json:
         print(json.dumps(found, indent=2))
@@ -22,6 +25,17 @@ def nodes(options: Namespace) -> int:
     for launcher, reason in found["engines_down"].items():
         print(f"the engine of {launcher} does not respond: {reason}")
     print(table(_HEADER, map(_row, found["nodes"])))
+    return 0
+
+
+def _free(options: Namespace) -> int:
+    path = f"/api/nodes/free/{quote(options.free, safe='')}"
+    found = proxy_of(options).send("POST", path, field="models")
+    if options.json:
+        print(json.dumps(found, indent=2))
+        return 0
+    names = ", ".join(row["model"] for row in found["models"])
+    print(f"{options.free}: {f'free of {names}' if names else 'nothing was lost there'}")
     return 0
 
 

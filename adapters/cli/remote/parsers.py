@@ -186,8 +186,13 @@ def add_memory(parser: CommandParser) -> None:
 
 def add_nodes(parser: CommandParser) -> None:
     """Add the options of `nodes`."""
+    parser.add_argument(
+        "--free", metavar="NODE",
+        help="say that nothing runs on a lost node any more, as when its machine is off: models "
+        "that were lost there no longer hold anything of it",
+    )  # fmt: skip
     add_proxy(parser)
-    parser.examples("swapchart nodes", "swapchart nodes --json")
+    parser.examples("swapchart nodes", "swapchart nodes --free gpu-box", "swapchart nodes --json")
 
 
 def _not_negative(text: str) -> int:

@@ -14,7 +14,7 @@ from ..request import Request
 from .handler import ApiHandler
 from .host import memory_view
 from .schema.memory import MemoryPool
-from .schema.nodes import LostModel, NodeDevice, NodeModel, Nodes, NodeState
+from .schema.nodes import FreedNode, LostModel, NodeDevice, NodeModel, Nodes, NodeState
 
 
 @ApiHandler
@@ -25,6 +25,15 @@ async def nodes(proxy: ProxyContext, request: Request) -> Nodes:
     for node in found.nodes:
         node.models, node.lost = view.rows(node.models), view.rows(node.lost)
     return found
+
+
+@ApiHandler
+async def free(proxy: ProxyContext, request: Request) -> FreedNode:
+    """Take the administrator's word that nothing runs on a lost node any more."""
+    watch, name = proxy.supervisor.nodes, request.path_suffix
+    models = sorted(watch.lost.get(name, ()))
+    watch.free(name)
+    return FreedNode(node=name, models=[LostModel(model=model) for model in models])
 
 
 async def nodes_view(proxy: ProxyContext) -> Nodes:

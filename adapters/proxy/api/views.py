@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from time import perf_counter
 
 from ....runtime import Transition
+from ...system.own_node import own_node_name
 from ..accounting.request_record import RequestRecord, metadata_of
 from ..context import ProxyContext
 from ..formatting import redacted_headers, rfc3339
@@ -47,6 +48,8 @@ def model_status_views(proxy: ProxyContext) -> list[ModelStatus]:
             pid=life.process.pid or None if life.process else None, incarnation=life.incarnation,
             in_flight=life.in_flight, waiting=life.waiting, failures=life.failures,
         )  # fmt: skip
+        if life.node not in ("", own_node_name()):
+            row.node = life.node
         if definition.aliases:
             row.aliases = list(definition.aliases)
         if capabilities := capabilities_of(definition.capabilities):

@@ -401,7 +401,9 @@ function drawModel() {
   byId("model").hidden = !row || Boolean(row.peerID);
   if (!row) return;
   setText(byId("model-title"), row.name || row.id);
-  const facts = [row.id, row.pid && `process ${row.pid}`, row.incarnation && `start ${row.incarnation}`];
+  const facts = [
+    row.id, row.pid && `process ${row.pid}`, row.node && `on ${row.node}`, row.incarnation && `start ${row.incarnation}`,
+  ];
   setText(byId("model-facts"), facts.filter(Boolean).join(" · "));
   const open = byId("model-open");
   open.hidden = row.state !== "ready";

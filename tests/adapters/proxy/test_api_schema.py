@@ -46,6 +46,7 @@ REQUESTS: dict[str, tuple[str, object]] = {
     "/api/models/unload": ("/api/models/unload", None),
     "/models/load": ("/models/load", {"model": "b"}),
     "/models/unload": ("/models/unload", {"model": "a"}),
+    "/api/nodes/free/*": ("/api/nodes/free/h1", None),
     "/api/profiles": ("/api/profiles", None),
     "/api/profiles/active": ("/api/profiles/active", {"name": "home"}),
     CANCEL: ("", None),  # see cancel_one

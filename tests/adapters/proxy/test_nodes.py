@@ -16,6 +16,7 @@ from tools.loopback_nodes import LoopbackEngine
 from tools.net import LONG_S
 
 from swapchart.adapters.process import LocalLauncher
+from swapchart.adapters.proxy.api.views import model_status_views
 from swapchart.adapters.proxy.app import ProxyApp
 from swapchart.adapters.proxy.models.catalog import ModelCatalog
 from swapchart.adapters.proxy.models.definitions import ModelDefinition
@@ -129,9 +130,33 @@ def test_request_that_finds_its_node_without_power_has_the_model_started_elsewhe
         assert 'swapchart_node_up{node="h1"} 0.0' in metrics
         assert 'swapchart_model_node{model="a",node="h2"} 1.0' in metrics
 
+        (status,) = (row for row in model_status_views(cluster.app.proxy) if row.id == "a")
+        assert status.node == "h2"
         await cluster.engine.restore("h1")
         nodes = (await cluster.client.call("GET", "/api/nodes")).json()["nodes"]
         assert [row for node in nodes for row in node["lost"]] == []
+
+    run(main)
+
+
+def test_administrator_frees_a_node_that_is_off() -> None:
+    """Until then the model is not started there, although its node is the only one with room."""
+
+    async def main(cluster: Cluster) -> None:
+        cluster.engine.lose("h2")
+        assert (await cluster.client.chat("a")).status == 200
+        cluster.engine.lose("h1")
+        cluster.engine.notice("h1")
+        cluster.engine.lost.clear()  # the machines are up again, with an engine that forgot
+        cluster.engine.lost.add("h2")
+        refused = await cluster.client.chat("a")
+        assert (refused.status, refused.error()["code"]) == (503, "no_room")
+
+        freed = await cluster.client.call("POST", "/api/nodes/free/h1")
+        assert freed.json() == {"node": "h1", "models": [{"model": "a"}]}
+        again = await cluster.client.call("POST", "/api/nodes/free/h1")
+        assert again.json() == {"node": "h1", "models": []}
+        assert (await cluster.client.chat("a")).json() == {"host": "127.0.0.10"}
 
     run(main)
 

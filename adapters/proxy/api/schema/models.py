@@ -168,6 +168,7 @@ class ModelStatus(Part, kw_only=True):
         peer_id: Id of the peer; empty for our own models.
         configuration: Active states of the chart, outermost first.
         failures: Failed starts in a row.
+        node: Node of the server; absent for the machine of the proxy.
     """
 
     id: str
@@ -180,6 +181,7 @@ class ModelStatus(Part, kw_only=True):
     cause: Maybe[str] = UNSET
     pid: Maybe[int | None] = UNSET
     incarnation: Maybe[int] = UNSET
+    node: Maybe[str] = UNSET
     in_flight: Maybe[int] = UNSET
     waiting: Maybe[int] = UNSET
     failures: Maybe[int] = UNSET

@@ -71,6 +71,17 @@ class NodeState(Part, kw_only=True):
     lost: list[LostModel]
 
 
+class FreedNode(Body, kw_only=True):
+    """A node on which nothing that was lost runs any more.
+
+    Attributes:
+        models: Models that could still run there until now.
+    """
+
+    node: str
+    models: list[LostModel]
+
+
 class Nodes(Body, kw_only=True):
     """All nodes; without a cluster that is this machine.
 
