@@ -172,6 +172,9 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/commands.md: swapchart nodes",
         "docs/commands.md: swapchart plan qwen",
     ),
+    f"{_COMMANDS}::test_nodes_shows_this_machine_with_its_models": (
+        "docs/commands.md: --free NODE",
+    ),
     "tests/adapters/cli/test_doctor.py::"
     "test_doctor_with_nothing_wrong_prints_one_line_for_each_check": (
         "docs/commands.md: swapchart doctor",
