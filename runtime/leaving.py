@@ -65,11 +65,14 @@ def adopt(
     lifecycle, entry = lifecycles.get(name), scheduler.services.get(name)
     if lifecycle is None or entry is None or facts.digest != digest_of_spec(lifecycle.spec):
         return False
+    if "adopted" not in lifecycle.document.events or not lifecycle.is_quiet:
+        return False
     if scheduler.memory is not None and entry.need is not None:
         known = scheduler.memory.pools
         entry.claim = {pool: amount for pool, amount in facts.claim.items() if pool in known}
-    if not lifecycle.adopt(process, facts):
-        return False
+    if isinstance(process, NodeProcess):
+        process.attach(lifecycle.log)
+    lifecycle.adopt(process, facts)
     entry.note_adoption(facts.start_s, now)
     return True
 

@@ -212,9 +212,9 @@ class Lifecycle(LifecycleState):
         require_seconds("seconds", seconds)
         self._driver.timers.keep_for(seconds)
 
-    def adopt(self, process: ProcessHandle, facts: RunFacts) -> bool:
-        """Take *process*, left running by an earlier supervisor; False if the chart adopts none."""
-        return self._driver.adopt(process, facts)
+    def adopt(self, process: ProcessHandle, facts: RunFacts) -> None:
+        """Take *process*, left running by an earlier supervisor; see `leaving.adopt`."""
+        self._driver.adopt(process, facts)
 
     async def wait_for(self, *states: str) -> None:
         """Wait until one of *states* is active.

@@ -144,13 +144,10 @@ class LifecycleDriver:
                 self._changed = anyio.Event()
             await self._changed.wait()
 
-    def adopt(self, process: ProcessHandle, facts: RunFacts) -> bool:
+    def adopt(self, process: ProcessHandle, facts: RunFacts) -> None:
         """Take a process of an earlier supervisor; see `Lifecycle.adopt`."""
-        if "adopted" not in self.document.events or not self.is_quiet:
-            return False
         self.activities.adopt(process, facts)
         self.tell("adopted", {"asleep": facts.is_asleep}, cause=f"pid {process.pid}, adopted")
-        return True
 
     # ---- specification
     def apply_spec(self, spec: ServiceSpec) -> None:

@@ -29,6 +29,8 @@ from ..http_client import HttpxClient
 from ..kv.manager import KvManager
 from ..memory import Meter
 from ..process.external import ExternalLauncher
+from ..process.keeping.keeper import KeepSettings
+from ..process.keeping.takeover import TakeOver, take_over
 from ..process.launcher import LocalLauncher
 from ..process.orphans import boot_id, kill_orphans, started_of
 from ..proxy.app import ProxyApp
@@ -37,7 +39,7 @@ from ..store import Database, StoreError, activity_schema
 from ..store.activity import ActivityStore
 from ..store.database_file import Migration
 from ..store.footprints import FootprintStore
-from ..store.journal import MIGRATIONS, IncompleteHooks, Journal
+from ..store.journal import MIGRATIONS, IncompleteHooks, Journal, Launched
 from ..store.state_directory import NotAFolderError, StateDirectory, StateInUseError
 from ..system import threads
 from .chart_setup import chart
@@ -48,6 +50,7 @@ from .kv_setup import kv_settings_by_model, with_kv_hooks
 from .live_config import LiveConfig
 from .log_buffer import keeping_log
 from .memory_setup import MemorySetup
+from .model_keeper import ModelKeeper
 from .prefetch import Prefetch
 from .proxy_setup import model_catalog, proxy_options
 from .root_path import without_root_path
@@ -77,13 +80,14 @@ class Application:
             then processes are killed. None means the value that the configuration sets or needs.
         root_path: Prefix of all URLs for clients, without a slash at its end, where the server has
             none of its own; see `root_path`.
+        may_keep: Models may outlive this proxy, if the configuration says so.
     """
 
     def __init__(
         self, config: Config, *, sources: ConfigFiles | None = None, seen: Signature = (),
         is_watching: bool = False, must_have_keys: bool = False,
         state: StateDirectory | None = None, stop_limit_s: float | None = None,
-        root_path: str = "",
+        root_path: str = "", may_keep: bool = False,
     ) -> None:  # fmt: skip
         self.config = config
         self._sources, self._seen, self._is_watching = sources, seen, is_watching
@@ -95,6 +99,7 @@ class Application:
         self._proxy: ProxyApp | None = None
         self._stop_limit_s = limit_of(config) if stop_limit_s is None else stop_limit_s
         self._listeners: list[Callable[[Transition], None]] = []
+        self._may_keep = may_keep
 
     def listen(self, listener: Callable[[Transition], None]) -> None:
         """Call *listener* with every transition; to be called before `running`."""
@@ -114,8 +119,9 @@ class Application:
     async def running(self) -> AsyncIterator[Supervisor]:
         """Run the supervisor for as long as the block lasts."""
         async with AsyncExitStack() as stack:
-            launcher = LocalLauncher(subreaper=True)
-            journal, footprints = await self._journal(stack, launcher.instance)
+            earlier = None if self._state is None else await take_over(self._state.path)
+            launcher = LocalLauncher(subreaper=True, keep=self._keep_settings(), earlier=earlier)
+            journal, footprints, left = await self._journal(stack, launcher.instance, earlier)
             await stack.enter_async_context(launcher)
             kv_manager = self._kv_manager(lambda model, line: supervisor[model].log.line(line))
             memory = await _memory(footprints, launcher.instance)
@@ -131,21 +137,29 @@ class Application:
                 for model in self.config.models.values()
             ]
             await stack.enter_async_context(kv_manager.running())
+            launchers = await self._launchers(stack, launcher)
             supervisor = Supervisor(
-                await self._launchers(stack, launcher), specs,
+                launchers, specs,
                 http=HttpxClient(),
                 policy=eviction_policy(self.config), queue=queue_limits(self.config),
                 chart=chart(self.config), stop_limit_s=self._stop_limit_s,
                 hook_limit=self.config.hook_limit, memory=memory.ledger, meter=memory.meter,
             )  # fmt: skip
             await stack.enter_async_context(supervisor)
+            keeper = ModelKeeper(supervisor, journal)
             lines = TransitionLog(lambda: supervisor.scheduler.swaps, self._request_behind)
-            for listener in (journal.take, kv_manager.watch, lines.take, *self._listeners):
+            for listener in (
+                journal.take, keeper.note, kv_manager.watch, lines.take, *self._listeners,
+            ):  # fmt: skip
                 supervisor.listen(listener)
+            if self._state is not None:
+                keeper.complete_ended(self._state.path)
+            await keeper.adopt(launchers, earlier, left)
             for hooks in await _incomplete_hooks(journal):
-                supervisor.hook_recovery.run(
-                    hooks.service, hooks.incarnation, partial(journal.complete, hooks)
-                )
+                if (hooks.instance, hooks.service) not in keeper.taken:
+                    supervisor.hook_recovery.run(
+                        hooks.service, hooks.incarnation, partial(journal.complete, hooks)
+                    )
             self._proxy = ProxyApp(
                 supervisor, model_catalog(self.config), proxy_options(self.config),
                 history=journal.history, on_finished=kv_manager.note,
@@ -218,10 +232,26 @@ class Application:
             await store.open()
         return store
 
+    @property
+    def keeps_models(self) -> bool:
+        """True if models may outlive this proxy."""
+        return self._keep_settings() is not None
+
+    def _keep_settings(self) -> KeepSettings | None:
+        """Return how models may outlive this proxy; None if none may."""
+        lease_s = self.config.keep_lease_s
+        if lease_s is None or not self._may_keep or self._state is None:
+            return None
+        return KeepSettings(folder=self._state.path.absolute(), lease_s=lease_s)
+
     async def _journal(
-        self, stack: AsyncExitStack, instance: str
-    ) -> tuple[Journal, FootprintStore]:
-        """Open the journal and its file, and kill the processes that earlier runs have left."""
+        self, stack: AsyncExitStack, instance: str, earlier: TakeOver | None
+    ) -> tuple[Journal, FootprintStore, list[Launched]]:
+        """Open the journal and its file, and kill the processes that earlier runs have left.
+
+        Returns:
+            Both stores, and the launches of processes that the guard of an *earlier* proxy keeps.
+        """
         path = None if self._state is None else self._state.path / "journal.db"
         database = self._database(stack, path, MIGRATIONS)
         journal = Journal(database, instance, boot=boot_id(), started_of=started_of)
@@ -230,11 +260,13 @@ class Application:
         try:
             launched = await journal.unended()
         except StoreError:
-            return journal, footprints  # the database has logged it
-        if launched:
-            await kill_orphans(launched)
-            journal.discard(launched)
-        return journal, footprints
+            return journal, footprints, []  # the database has logged it
+        spared = {run.instance for run in earlier.runs.values()} if earlier is not None else set()
+        orphans = [each for each in launched if each.instance not in spared]
+        if orphans:
+            await kill_orphans(orphans)
+            journal.discard(orphans)
+        return journal, footprints, [each for each in launched if each.instance in spared]
 
     def _activity_path(self) -> Path | None:
         if self.config.store_path is not None:

@@ -86,7 +86,7 @@ def _serve(options: argparse.Namespace) -> int:
     )  # fmt: skip
     app = Application(
         config, sources=sources, seen=seen, is_watching=options.watch_config,
-        must_have_keys=must_have_keys, state=state, root_path=root,
+        must_have_keys=must_have_keys, state=state, root_path=root, may_keep=True,
     )  # fmt: skip
     return server.run(app, sock, how)
 

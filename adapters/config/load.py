@@ -227,6 +227,7 @@ class _Builder:
             listeners=document.listeners,
             hook_timeout=document.hook_timeout,
             hook_limit=document.hook_limit,
+            keep_lease_s=None if document.keep_models is None else document.keep_models.lease,
             shutdown_timeout=document.shutdown_timeout,
             lifecycle=document.lifecycle,
             warnings=tuple(self._collector.all()),

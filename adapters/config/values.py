@@ -259,6 +259,8 @@ class Config:
         preload: Ids of models to load at the start.
         on_idle: Id of the model to load when idle, or None.
         hook_limit: Maximum number of hook commands at once, over all models.
+        keep_lease_s: Seconds for which models may outlive the proxy; None means that they end with
+            it.
         shutdown_timeout: Limit of a shutdown; None computes it from the models.
         memory: Memory of the machine, and how the scheduler uses it.
         yields: Rules by which models leave memory to other programs.
@@ -306,6 +308,7 @@ class Config:
     listeners: ListenersSection = field(default_factory=ListenersSection)
     hook_timeout: float = 30.0
     hook_limit: int = 8
+    keep_lease_s: float | None = None
     shutdown_timeout: float | None = None
     lifecycle: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()

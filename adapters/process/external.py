@@ -18,6 +18,7 @@ import logging
 import os
 import secrets
 import subprocess
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -27,6 +28,7 @@ from anyio.abc import TaskGroup
 from ...runtime.errors import EngineError
 from ...runtime.fence import fenced, kept
 from ...runtime.ports import (
+    Adopted,
     Command,
     Exit,
     LogSink,
@@ -185,6 +187,10 @@ class ExternalLauncher(NodeLauncher):
     async def nodes(self) -> tuple[Node]:
         """Return this machine."""
         return await self._local.nodes()
+
+    async def adopt(self) -> Sequence[Adopted]:
+        """Return the local processes that an earlier proxy has left; see `NodeLauncher`."""
+        return await self._local.adopt()
 
     async def run(self, command: Command, log: LogSink) -> Exit:
         """Run *command* until it exits; see `Launcher`."""

@@ -34,11 +34,13 @@ class Guard:
     def __init__(self, instance: str) -> None:
         self._instance, self._cgroups = instance, ""
         self._groups: dict[int, int] = {}
+        self._others: set[str] = set()  # earlier proxies whose processes were taken over
         self._pipe = -1
         self._popen: subprocess.Popen[bytes] | None = None
         self._is_released = False
         self._releasing = anyio.Event()
         self._ended = anyio.Event()
+        self._watching = anyio.CancelScope(shield=True)
 
     @property
     def pid(self) -> int:
@@ -56,10 +58,12 @@ class Guard:
         """
         self._cgroups = cgroups or self._cgroups
         tags = str(tag.prefix(self._instance))
-        far, near = os.pipe()  # not inheritable, since a child would keep the pipe open
+        far, near = self._channel()
+        arguments, fds = self._arguments()
         try:
             self._popen = subprocess.Popen(
-                (*_PYTHON, str(_SCRIPT), self._instance, tags, self._cgroups),
+                (*_PYTHON, str(_SCRIPT), self._instance, tags, self._cgroups, *arguments),
+                pass_fds=fds,
                 stdin=far,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -76,11 +80,21 @@ class Guard:
         self._pipe = near
         for leader, start in self._groups.items():
             self._report(f"+{leader} {start}")
+        for instance in self._others:
+            self._report_instance(instance)
+
+    def _channel(self) -> tuple[int, int]:
+        """Return the ends of the guard and of the proxy; children inherit neither."""
+        return os.pipe()
+
+    def _arguments(self) -> tuple[tuple[str, ...], tuple[int, ...]]:
+        """Return further arguments of the guard, and the descriptors that it inherits."""
+        return (), ()
 
     async def run(self) -> None:
         """Watch the guard until ``release``; restart it with growing pauses when it dies."""
         try:
-            with anyio.CancelScope(shield=True):
+            with self._watching:
                 await kept(self._keep)
         finally:
             self._ended.set()
@@ -137,6 +151,15 @@ class Guard:
         """Report that a group has ended; a no-op for an unknown one."""
         if self._groups.pop(leader, None) is not None:
             self._report(f"-{leader}")
+
+    def take_over(self, instance: str) -> None:
+        """Report that processes of an earlier proxy are ours now."""
+        if instance not in self._others:
+            self._others.add(instance)
+            self._report_instance(instance)
+
+    def _report_instance(self, instance: str) -> None:
+        self._report(f"&{instance} {tag.prefix(instance)}")
 
     def _report(self, line: str) -> None:
         # A full pipe (the guard hangs) or a closed one (it died) does no harm: the guard also finds

@@ -5,7 +5,9 @@ standard input is a pipe that only the proxy holds, so the end of that pipe mean
 died, even by SIGKILL. It imports only small modules of the interpreter, to use little memory.
 
 Lines on the pipe: ``+LEADER START`` a process group began (START in clock ticks since boot),
-``-LEADER`` it has ended, ``.`` the proxy shuts down cleanly and the guard exits.
+``-LEADER`` it has ended, ``&INSTANCE TAGS`` the proxy took over processes of an earlier one, ``.``
+the proxy shuts down cleanly and the guard exits. With the further arguments of `guard_keeping`,
+processes may outlive the proxy.
 
 The guard terminates the reported groups and sessions, every process whose first environment holds
 ``SWAPCHART_INSTANCE=INSTANCE``, and those that carry a tag (``tree/tag.py``) with the upper bits
@@ -20,6 +22,10 @@ import signal
 import sys
 import time
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # `typing` costs megabytes
+    from typing import Any
+
 GRACE_S = 1.0
 LIMIT_S = 10.0
 PERIOD_S = 0.03
@@ -32,20 +38,60 @@ ENGINES = (  # as in container_engines.py
 )  # fmt: skip
 
 
-def listen(fd: int, groups: dict[int, int]) -> bool:
-    """Update *groups* (pid of the leader to its start) from the pipe; True if the proxy died."""
+class Marks:
+    """What the processes to terminate are known by.
+
+    Attributes:
+        instances: (variable in the environment, tag, bits of the tag that may differ) of each
+            proxy whose processes are meant.
+        groups: Pid of the leader of each process group -> its start in clock ticks since boot.
+        spared: (variable in the environment, tag, leader) of each run that is not meant.
+    """
+
+    __slots__ = ("groups", "instances", "spared")
+
+    def __init__(self) -> None:
+        self.instances: list[tuple[bytes, int, int]] = []
+        self.groups: dict[int, int] = {}
+        self.spared: list[tuple[bytes, int, int]] = []
+
+    def add_instance(self, instance: str, tags: int) -> None:
+        """Mean the processes of proxy *instance*, whose tags begin with *tags*."""
+        marker = b"\0SWAPCHART_INSTANCE=" + os.fsencode(instance) + b"\0"
+        self.instances.append((marker, tags, 32))
+
+    def hold(self, pid: int) -> bool:
+        """Return True if *pid* carries a variable or a tag of an instance, and of no spared run."""
+        environment, tag = b"\0" + read(f"/proc/{pid}/environ"), tag_of(pid)
+        if any(marker in environment or (tag and tag == own) for marker, own, _ in self.spared):
+            return False
+        return any(
+            marker in environment or (own > 0 and tag >> bits == own)
+            for marker, own, bits in self.instances
+        )
+
+
+def listen(fd: int, marks: Marks) -> bool:
+    """Update *marks* from the pipe; return True if the proxy died."""
     rest = b""
     while chunk := os.read(fd, 4096):
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
             if line == b".":
                 return False
-            words = line[1:].split()
-            if line.startswith(b"+") and len(words) == 2:
-                groups[int(words[0])] = int(words[1])
-            elif line.startswith(b"-") and words:
-                groups.pop(int(words[0]), None)
+            note(line, marks)
     return True
+
+
+def note(line: bytes, marks: Marks) -> None:
+    """Update *marks* by one line."""
+    words = line[1:].split()
+    if line.startswith(b"+") and len(words) == 2:
+        marks.groups[int(words[0])] = int(words[1])
+    elif line.startswith(b"-") and words:
+        marks.groups.pop(int(words[0]), None)
+    elif line.startswith(b"&") and len(words) == 2:
+        marks.add_instance(os.fsdecode(words[0]), int(words[1]))
 
 
 def read(path: str) -> bytes:
@@ -73,7 +119,7 @@ def newest_pid() -> int:
     return int(words[-1]) if words and words[-1].isdigit() else 0
 
 
-def targets(marker: bytes, groups: dict[int, int], tags: int = 0) -> list[tuple[int, int]]:
+def targets(marks: Marks) -> list[tuple[int, int]]:
     """Return (pid, start) of each process to terminate, without zombies and this process."""
     table = {}
     for name in os.listdir("/proc"):  # noqa: PTH208
@@ -81,31 +127,34 @@ def targets(marker: bytes, groups: dict[int, int], tags: int = 0) -> list[tuple[
         if found is not None:
             table[int(name)] = found
     # A leader with another start time is another process that reuses the pid.
-    known = {pid for pid, start in groups.items() if pid not in table or table[pid][1] == start}
-    pids = [pid for pid in table if is_target(pid, table, known, marker, tags)]
+    known = {
+        pid for pid, start in marks.groups.items() if pid not in table or table[pid][1] == start
+    }
+    pids = [pid for pid in table if is_target(pid, table, known, marks)]
     return [(pid, table[pid][1]) for pid in pids]
 
 
 def is_target(
-    pid: int, table: dict[int, tuple[list[bytes], int, bytes]], known: set[int], marker: bytes,
-    tags: int,
-) -> bool:  # fmt: skip
+    pid: int, table: dict[int, tuple[list[bytes], int, bytes]], known: set[int], marks: Marks
+) -> bool:
     """Return True if *pid* is running and belongs to the proxy that has died."""
     rest, _, _ = table[pid]
     is_dead = rest[0] in (b"Z", b"X") and int(rest[17]) <= 1
     if is_dead or pid in (1, os.getpid()):
         return False
-    if int(rest[2]) in known or int(rest[3]) in known:
+    group, session = int(rest[2]), int(rest[3])
+    if any(leader in (group, session) for _, _, leader in marks.spared):
+        return False
+    if group in known or session in known:
         return True
-    is_ours = marker in b"\0" + read(f"/proc/{pid}/environ") or is_tagged(pid, tags)
-    return is_ours and not is_of_engine(pid, table)
+    return marks.hold(pid) and not is_of_engine(pid, table)
 
 
-def is_tagged(pid: int, tags: int) -> bool:
-    """Return True if *pid* carries a tag that begins with *tags*."""
+def tag_of(pid: int) -> int:
+    """Return the tag of *pid*, as ``tree/tag.py`` makes them; 0 if it has none."""
     _, _, rest = read(f"/proc/{pid}/limits").partition(b"Max realtime timeout")
     value = rest.split(None, 1)[0] if rest else b""
-    return tags > 0 and value.isdigit() and len(value) < 20 and int(value) >> 32 == tags
+    return int(value) if value.isdigit() and len(value) < 20 else 0
 
 
 def is_of_engine(pid: int, table: dict[int, tuple[list[bytes], int, bytes]]) -> bool:
@@ -131,15 +180,14 @@ def ancestry(pid: int) -> dict[int, tuple[list[bytes], int, bytes]]:
     return line
 
 
-def find_newer(newest: int, marker: bytes, tags: int, signum: int) -> bool:
+def find_newer(newest: int, marks: Marks, signum: int) -> bool:
     """Check processes that were forked after pid *newest*, until there is no newer one.
 
     A scan of /proc misses a process that forks and exits faster than the scan completes.
 
     Args:
         newest: Pid that was assigned last when the scan began.
-        marker: As for `is_target`.
-        tags: As for `is_target`.
+        marks: As for `is_target`.
         signum: Signal to send to each at once; 0 sends none.
 
     Returns:
@@ -149,23 +197,21 @@ def find_newer(newest: int, marker: bytes, tags: int, signum: int) -> bool:
     deadline = time.monotonic() + FOLLOW_S
     while (now := newest_pid()) > newest and time.monotonic() < deadline:
         for pid in range(newest + 1, now + 1):
-            is_ours = marker in b"\0" + read(f"/proc/{pid}/environ") or is_tagged(pid, tags)
-            if is_ours and not is_of_engine(pid, ancestry(pid)):
+            if marks.hold(pid) and not is_of_engine(pid, ancestry(pid)):
                 has_found = True
                 send(pid, signum)
         newest = now
     return has_found
 
 
-def terminate_all(instance: str, groups: dict[int, int], tags: int = 0) -> bool:
-    """Terminate all processes of *instance*; False if some are running after `LIMIT_S`."""
-    marker = b"\0SWAPCHART_INSTANCE=" + os.fsencode(instance) + b"\0"
+def terminate_all(marks: Marks) -> bool:
+    """Terminate all processes that *marks* hold; False if some are running after `LIMIT_S`."""
     began = time.monotonic()
     terminated: set[tuple[int, int]] = set()
     quiet = 0
     while (elapsed_s := time.monotonic() - began) < LIMIT_S:
         newest = newest_pid()
-        alive = targets(marker, groups, tags)
+        alive = targets(marks)
         for target in alive:
             if elapsed_s >= GRACE_S:
                 send(target[0], signal.SIGKILL)
@@ -174,7 +220,7 @@ def terminate_all(instance: str, groups: dict[int, int], tags: int = 0) -> bool:
                 send(target[0], signal.SIGTERM)
                 send(target[0], signal.SIGCONT)
         signum = signal.SIGKILL if elapsed_s >= GRACE_S else 0
-        is_quiet = not find_newer(newest, marker, tags, signum) and not alive
+        is_quiet = not find_newer(newest, marks, signum) and not alive
         quiet = quiet + 1 if is_quiet else 0
         if quiet == QUIET_SCANS:
             return True
@@ -182,11 +228,16 @@ def terminate_all(instance: str, groups: dict[int, int], tags: int = 0) -> bool:
     return False
 
 
-def remove_cgroups(folder: str) -> None:
-    """Kill the processes in the cgroups below *folder*, spare engines, and remove the cgroups."""
+def remove_cgroups(folder: str, spared: frozenset[str] = frozenset()) -> None:
+    """Kill the processes in the cgroups below *folder*, spare engines, and remove the cgroups.
+
+    Args:
+        folder: Folder of the cgroups of a proxy.
+        spared: Names of cgroups that stay.
+    """
     for name in os.listdir(folder):  # noqa: PTH208
         path = f"{folder}/{name}"
-        if os.path.isdir(path):  # noqa: PTH112
+        if os.path.isdir(path) and name not in spared:  # noqa: PTH112
             try:
                 remove_cgroup(path)
             except OSError:  # it holds an engine, or the kernel is old
@@ -233,17 +284,27 @@ def main(argv: list[str]) -> int:
     """Run the guard and return its exit code."""
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT):
         signal.signal(signum, signal.SIG_IGN)
-    groups: dict[int, int] = {}
-    if not listen(0, groups):
+    marks = Marks()
+    marks.add_instance(argv[1], int(argv[2]) if len(argv) > 2 else 0)
+    keeper = make_keeper(marks, argv[4:]) if len(argv) > 4 else None
+    if not (listen(0, marks) if keeper is None else keeper.listen()):
         return 0
-    tags = int(argv[2]) if len(argv) > 2 else 0
-    is_over = terminate_all(argv[1], groups, tags)
+    kept = frozenset() if keeper is None else keeper.spare()
+    is_over = terminate_all(marks)
     if len(argv) > 3 and argv[3]:
         try:
-            remove_cgroups(argv[3])
+            remove_cgroups(argv[3], kept)
         except OSError:
-            is_over = False
+            is_over = bool(kept)
+    if keeper is not None:
+        keeper.keep()
     return 0 if is_over else 1
+
+
+def make_keeper(marks: Marks, arguments: list[str]) -> Any:
+    """Return what keeps processes alive; see `guard_keeping`, which is imported only here."""
+    sys.path.append(os.path.dirname(__file__) + "/keeping")  # noqa: PTH120
+    return __import__("guard_keeping").Keeper(sys.modules[__name__], marks, arguments)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import logging
 import os
 import secrets
 import signal
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
 
@@ -22,12 +23,17 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
+from ...runtime.adoption import RunFacts
 from ...runtime.errors import EngineError
 from ...runtime.fence import kept
-from ...runtime.ports import Command, Exit, LogSink, Node, NodeLauncher
+from ...runtime.ports import Adopted, Command, Ending, Exit, LogSink, Node, NodeLauncher
 from ..system.own_node import own_node
 from . import oom, reaping
 from .guard import Guard
+from .keeping.keeper import Keeper, KeepSettings
+from .keeping.memory import Remembered, ending_record
+from .keeping.takeover import TakeOver
+from .kept_process import KeptProcess
 from .local_process import KILL_RETRY_S, LocalProcess
 from .output import CappedSink, OutputPump
 from .port import check
@@ -35,7 +41,7 @@ from .procfs import Proc
 from .spawn import ignore_signals, spawn, unignore_signals
 from .tree import tag
 from .tree.adoption import AdoptedProcesses
-from .tree.cgroup import ProcessGroups
+from .tree.cgroup import ProcessGroup, ProcessGroups
 
 HOOK_OUTPUT_BYTES = 1 << 16
 REAP_PERIOD_S = 1.0
@@ -54,6 +60,8 @@ class LocalLauncher(NodeLauncher):
             a program that is a supervisor; an embedding application may not want it.
         drop_env: See the attribute.
         instance: Id of this proxy process in the environment of every child; None means random.
+        keep: How processes may outlive the proxy; None means that none may.
+        earlier: Guard of an earlier proxy, whose processes `adopt` returns; closed at the end.
 
     Attributes:
         drop_env: Environment variables that children do not inherit; may be changed at any time.
@@ -69,9 +77,13 @@ class LocalLauncher(NodeLauncher):
         subreaper: bool = False,
         drop_env: frozenset[str] = frozenset(),
         instance: str | None = None,
+        keep: KeepSettings | None = None,
+        earlier: TakeOver | None = None,
     ) -> None:
         self.instance = instance if instance is not None else secrets.token_hex(8)
-        self._guard = Guard(self.instance) if guard else None
+        self._keeper = None if keep is None else Keeper(self.instance, keep)
+        self._guard = self._keeper or (Guard(self.instance) if guard else None)
+        self._earlier = earlier
         self._is_subreaper, self._was_subreaper = subreaper, False
         self.drop_env = drop_env
         self.oom_count = oom.OomCount()
@@ -84,7 +96,7 @@ class LocalLauncher(NodeLauncher):
         )  # fmt: skip
         self._ignored: list[signal.Signals] = []
         self._tasks: TaskGroup | None = None
-        self._stop = anyio.CancelScope()
+        self._stop, self._following = anyio.CancelScope(), anyio.CancelScope()
 
     @property
     def guard_pid(self) -> int:
@@ -112,7 +124,13 @@ class LocalLauncher(NodeLauncher):
             self._tasks.start_soon(self._guard.run)
         if self._is_subreaper:
             self._tasks.start_soon(self._run_reaper)
+        if self._earlier is not None:
+            self._tasks.start_soon(self._follow, self._earlier)
         return self
+
+    async def _follow(self, earlier: TakeOver) -> None:
+        with self._following:
+            await earlier.listen()
 
     async def __aexit__(
         self,
@@ -124,14 +142,19 @@ class LocalLauncher(NodeLauncher):
         tasks, self._tasks = self._tasks, None
         assert tasks is not None
         with anyio.CancelScope(shield=True):
+            left = [process for process in self._live if process.is_detached]
             async with anyio.create_task_group() as ends:
                 for process in tuple(self._live):
-                    ends.start_soon(process.end)
+                    ends.start_soon(process.let_go if process.is_detached else process.end)
             self._stop.cancel()
-            if self._guard is not None:
+            self._following.cancel()
+            if self._keeper is not None and left:
+                await self._keeper.leave()
+            elif self._guard is not None:
                 await self._guard.release()
             if self._is_subreaper:
-                await self._adopted.kill_strays(self._since, KILL_RETRY_S)
+                if not left:  # else a stray may be one of theirs
+                    await self._adopted.kill_strays(self._since, KILL_RETRY_S)
                 self.reap()
                 reaping.set_subreaper(on=self._was_subreaper)
             await self._groups.close()
@@ -158,16 +181,20 @@ class LocalLauncher(NodeLauncher):
             popen, start, output = spawn(command, self._environment(command, run_id))
         pump = OutputPump(output, log)
         process = LocalProcess(
-            popen, start=start, run_id=run_id, command=command, pump=pump, launcher=self,
-            is_hook=is_hook,
+            popen, pid=popen.pid, start=start, run_id=run_id, command=command, pump=pump,
+            launcher=self, is_hook=is_hook,
         )  # fmt: skip
+        self._take(process, pump, None if is_hook else self._groups.make(run_id))
+        return process
+
+    def _take(self, process: LocalProcess, pump: OutputPump, group: ProcessGroup | None) -> None:
+        assert self._tasks is not None, "checked by the caller"
         self._live.add(process)
-        self._since = self._since or start
+        self._since = self._since or process.start
         if self._guard is not None:
             self._guard.add(process.pid, process.start)
-        self._tasks.start_soon(process.watch, None if is_hook else self._groups.make(run_id))
+        self._tasks.start_soon(process.watch, group)
         self._tasks.start_soon(pump.run)
-        return process
 
     async def run(self, command: Command, log: LogSink) -> Exit:
         """Run *command* until it exits; see `Launcher`. The first 64 KiB of output are logged."""
@@ -192,6 +219,63 @@ class LocalLauncher(NodeLauncher):
                 self._groups.end(process.group)
             if self._guard is not None:
                 self._guard.discard(process.pid)
+            self._forget(process)
+
+    # ---- beyond the end of the proxy
+    async def adopt(self) -> Sequence[Adopted]:
+        """Return the processes that the guard of an earlier proxy has kept; see `NodeLauncher`."""
+        earlier = self._earlier
+        if earlier is None:
+            return ()
+        found = []
+        for run in [run for run in earlier.runs.values() if run.fds]:
+            process = KeptProcess(run, earlier, self)
+            facts = RunFacts.from_text(str(run.record["facts"]))
+            incarnation = 0 if facts is None else facts.incarnation
+            found.append(
+                Adopted(
+                    service=run.service, incarnation=incarnation, id=run.run, process=process,
+                    facts=str(run.record["facts"]),
+                )
+            )  # fmt: skip
+        return found
+
+    def take(self, process: KeptProcess, pump: OutputPump) -> None:
+        """Watch a process that was adopted, as if it was started here."""
+        if self._guard is not None:
+            self._guard.take_over(process.instance)
+        self._take(process, pump, None)
+        if self._keeper is not None and process.memory is not None:
+            self._keeper.remember(process.run_id, process.memory)
+
+    def remember(self, process: LocalProcess, facts: str, ending: Ending) -> None:
+        """Keep *facts* with *process*; see `NodeProcess.remember`. A no-op without a keeper."""
+        if self._keeper is None or process not in self._live:
+            return
+        if not facts:
+            self._keeper.forget(process.run_id)
+            if process.memory is not None:
+                process.memory.close_record()
+            return
+        record = {
+            **process.record(), "facts": facts, "ending": ending_record(ending),
+            "environment": self._own_environment(),
+        }  # fmt: skip
+        try:
+            if process.memory is None:
+                process.memory = Remembered.of(process.pipe, process.log)
+            process.memory.replace(record)
+        except OSError as error:
+            _log.warning("%s cannot outlive the proxy: %s", process.record()["service"], error)
+            return
+        self._keeper.remember(process.run_id, process.memory)
+
+    def _forget(self, process: LocalProcess) -> None:
+        if process.memory is not None:
+            if self._keeper is not None:
+                self._keeper.forget(process.run_id)
+            process.memory.close(process.log)
+            process.memory = None
 
     def guard_process(self, proc: Proc) -> None:
         """Have the guard end the group of *proc*, which this launcher did not start."""
@@ -227,8 +311,11 @@ class LocalLauncher(NodeLauncher):
         is_stray = self._is_subreaper and self._adopted.is_stray(proc)
         return is_stray and [p for p in self._live if p.start <= proc.start] == [process]
 
+    def _own_environment(self) -> dict[str, str]:
+        return {name: value for name, value in os.environ.items() if name not in self.drop_env}
+
     def _environment(self, command: Command, run_id: str) -> dict[str, str]:
-        own = {name: value for name, value in os.environ.items() if name not in self.drop_env}
+        own = self._own_environment()
         markers = {
             "SWAPCHART_INSTANCE": self.instance,
             "SWAPCHART_SERVICE": command.label,

@@ -14,10 +14,11 @@ import anyio
 import anyio.lowlevel
 
 from ...runtime.fence import kept
-from ...runtime.ports import Command, Exit, NodeProcess, Presence, Probe
+from ...runtime.ports import Command, Ending, Exit, LogSink, NodeProcess, Presence, Probe
 from ..system import threads
 from ..system.own_node import own_node_name
 from . import pidfd, reaping
+from .keeping.memory import Remembered
 from .oom import OomCount
 from .output import OutputPump
 from .port import http_probe
@@ -56,19 +57,26 @@ class ProcessOwner(Protocol):
         """Forget *process*, whose tree has ended."""
         ...
 
+    def remember(self, process: LocalProcess, facts: str, ending: Ending) -> None:
+        """Keep *facts* with *process*; see `NodeProcess.remember`."""
+        ...
+
 
 class LocalProcess(NodeProcess):
     """Process that `LocalLauncher` started, with all its descendants.
 
     Attributes:
+        memory: What the guard got about it; None if it got nothing.
+        is_detached: The proxy lets go of it.
         run_id: Unique id; SWAPCHART_RUN in the environment of the tree.
         start: Start time in clock ticks since boot.
     """
 
     def __init__(
         self,
-        popen: subprocess.Popen[bytes],
+        popen: subprocess.Popen[bytes] | None,
         *,
+        pid: int,
         start: int,
         run_id: str,
         command: Command,
@@ -76,25 +84,43 @@ class LocalProcess(NodeProcess):
         launcher: ProcessOwner,
         is_hook: bool,
     ) -> None:
-        self._popen, self._pump, self._launcher = popen, pump, launcher
+        self._popen, self._pid = popen, pid
+        self._pump, self._launcher, self._command = pump, launcher, command
         self._is_hook = is_hook
         self.run_id = run_id
         self.start = start
         self._tree = Tree(
-            popen.pid, start=start, run_id=run_id, tag=tag.make(launcher.instance, run_id),
+            pid, start=start, run_id=run_id, tag=tag.make(self.instance, run_id),
             claims=lambda proc: launcher.claims(self, proc),
         )  # fmt: skip
-        self._owner = PortOwner(self._tree, popen.pid, start=start, command=command)
+        self._owner = PortOwner(self._tree, pid, start=start, command=command)
         self._exit: Exit | None = None
         self._exited = anyio.Event()
         self._watch_scope = anyio.CancelScope(shield=True)
         self._is_killed = False
         self._termination = TreeTermination(command.label)
+        self.memory: Remembered | None = None
+        self.is_detached = False
 
     @property
     def pid(self) -> int:
         """Process id of the leader; also the id of its group and session."""
-        return self._popen.pid
+        return self._pid
+
+    @property
+    def instance(self) -> str:
+        """Id of the proxy that started it."""
+        return self._launcher.instance
+
+    @property
+    def pipe(self) -> int:
+        """Descriptor of its output."""
+        return self._pump.fd
+
+    @property
+    def log(self) -> LogSink:
+        """Where its output goes."""
+        return self._pump.sink
 
     @property
     def node(self) -> str:
@@ -260,18 +286,22 @@ class LocalProcess(NodeProcess):
         try:
             pid, status = os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:  # other code reaped it, so its exit status is unknown
-            self._popen.returncode = 255
+            self._end_popen(255)
             self._exit = Exit()
             return
         if pid != 0:
             code = os.waitstatus_to_exitcode(status)
-            self._popen.returncode = code
+            self._end_popen(code)
             has_grown = self._launcher.oom_count.has_grown()  # checked at each exit
             is_oom = has_grown and code != 0 and not self._is_killed
             self._exit = Exit(
                 code=code if code >= 0 else None, signal=-code if code < 0 else None,
                 out_of_memory=is_oom,
             )  # fmt: skip
+
+    def _end_popen(self, code: int) -> None:
+        if self._popen is not None:  # it would warn of a child that was not reaped
+            self._popen.returncode = code
 
     def _reap_adopted(self) -> None:
         """Reap processes of the tree that have ended and were adopted by this process."""
@@ -284,6 +314,39 @@ class LocalProcess(NodeProcess):
     def group(self) -> ProcessGroup | None:
         """Cgroup of the tree; None if it has none."""
         return self._tree.group
+
+    # ---- beyond the end of the proxy
+    @property
+    def is_remembered(self) -> bool:
+        """True if it may outlive the proxy."""
+        return self.memory is not None and self.memory.record >= 0
+
+    def remember(self, facts: str, ending: Ending) -> None:
+        """Keep *facts* with the guard, if it keeps any; see `NodeProcess`."""
+        if not self._is_hook:
+            self._launcher.remember(self, facts, ending)
+
+    def detach(self) -> None:
+        """Let go of it at the end of the launcher."""
+        self.is_detached = True
+
+    async def let_go(self) -> None:
+        """End the tasks of a process that goes on."""
+        self._watch_scope.cancel()
+        await self._exited.wait()
+        self._end_popen(0)
+        self._pump.stop()
+        await self._pump.closed.wait()
+
+    def record(self) -> dict[str, object]:
+        """Return what the guard and the next proxy have to know of it; see `guard_keeping`."""
+        command, group = self._command, self._tree.group
+        return {
+            "run": self.run_id, "service": command.label, "instance": self.instance,
+            "pid": self.pid, "start": self.start, "tag": tag.make(self.instance, self.run_id),
+            "cgroup": "" if group is None else str(group.folder),
+            "argv": command.argv, "cwd": command.cwd, "listens_at": command.listens_at,
+        }  # fmt: skip
 
     async def end(self) -> None:
         """Kill the tree, close the pipe and wait for both; takes at most about 20 s."""

@@ -28,6 +28,8 @@ class OutputPump:
     """Reader of a pipe into a sink, until the end of the output or until `stop`.
 
     Attributes:
+        fd: Descriptor of the pipe.
+        sink: Where the output goes.
         closed: Set when the pipe is closed and `run` has ended.
     """
 
@@ -35,7 +37,7 @@ class OutputPump:
         os.set_blocking(fd, False)
         with suppress(OSError):  # over the user's limit for pipes; the default size works too
             fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        self._fd, self._sink = fd, sink
+        self.fd, self.sink = fd, sink
         self._is_open, self._has_failed = True, False
         self._scope = anyio.CancelScope(shield=True)
         self.closed = anyio.Event()
@@ -44,13 +46,13 @@ class OutputPump:
         """Move what the pipe holds, up to about *limit_bytes* bytes; never wait."""
         while self._is_open and limit_bytes > 0:
             try:
-                data = os.read(self._fd, CHUNK_BYTES)
+                data = os.read(self.fd, CHUNK_BYTES)
             except BlockingIOError:
                 return
             if data:
                 limit_bytes -= len(data)
                 try:
-                    self._sink.write(data)
+                    self.sink.write(data)
                 except Exception as error:  # read on, or the process would block on a full pipe
                     if not self._has_failed:
                         log.error("output of a process was lost", exc_info=error)
@@ -65,13 +67,18 @@ class OutputPump:
                 await kept(self._pump)
         finally:
             self._is_open = False
-            os.close(self._fd)
+            os.close(self.fd)
             self.closed.set()
 
     async def _pump(self) -> None:
         while self._is_open:
-            await anyio.wait_readable(self._fd)
+            await anyio.wait_readable(self.fd)
             self.read_nowait(TURN_BYTES)
+
+    def close(self) -> None:
+        """Close the pipe of a pump that was never run."""
+        self._is_open = False
+        os.close(self.fd)
 
     def stop(self, within_s: float = 0.0) -> None:
         """Close the pipe after *within_s* seconds, even if a process still holds its other end."""

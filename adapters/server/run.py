@@ -17,6 +17,7 @@ import threading
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from ...runtime import Supervisor
 from ...runtime.fence import kept
 from ..app.application import Application
 from ..process import rlimits
@@ -69,6 +70,21 @@ def _hush(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     log.debug("abandoned server: %s", context.get("message"), exc_info=context.get("exception"))
 
 
+async def _leave(supervisor: Supervisor, server: asyncio.Task[None], ending: asyncio.Event) -> None:
+    """Let requests in flight finish, and leave the models running unless *ending* is set."""
+    supervisor.begin_leave()
+    asked = asyncio.get_running_loop().create_task(kept(ending.wait))
+    limit_s = supervisor.stop_limit_s
+    await asyncio.wait(
+        {server, asked}, timeout=limit_s, return_when=asyncio.FIRST_COMPLETED
+    )  # fmt: skip
+    asked.cancel()
+    if ending.is_set():
+        await supervisor.shutdown(limit_s)
+    else:
+        await supervisor.leave(limit_s)
+
+
 async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -76,12 +92,20 @@ async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -
     notifier = Notifier()
 
     async with app.running() as supervisor:
+        is_leaving = app.keeps_models
+        ending = asyncio.Event()  # the models end too
 
-        def on_signal() -> None:
+        def on_signal(number: int) -> None:
             if not stopping.is_set():
                 notifier.tell("STOPPING=1")
-                log.info("shutting down: finishing in-flight requests, then stopping the models")
+                if not is_leaving or number == signal.SIGINT:
+                    ending.set()
+                then = "stopping the models" if ending.is_set() else "leaving the models running"
+                log.info("shutting down: finishing in-flight requests, then %s", then)
                 stopping.set()
+            elif not ending.is_set():
+                log.warning("second signal: stopping the models too")
+                ending.set()
             elif not hurry.is_set():
                 log.warning("second signal: killing the remaining processes")
                 hurry.set()
@@ -91,7 +115,7 @@ async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -
             supervisor.kill()
 
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal)
+            loop.add_signal_handler(number, on_signal, number)
         loop.add_signal_handler(signal.SIGHUP, app.ask_reload, "SIGHUP")
         start = _SERVERS[options.server]
         server = loop.create_task(start(app, sock, stopping, options))
@@ -104,7 +128,10 @@ async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -
         failed = server.done() and not stopping.is_set()
         stopping.set()
         app.end_streams()
-        await supervisor.shutdown(supervisor.stop_limit_s)
+        if is_leaving and not ending.is_set():
+            await _leave(supervisor, server, ending)
+        else:
+            await supervisor.shutdown(supervisor.stop_limit_s)
         await asyncio.wait({server}, timeout=0.5 if hurry.is_set() else _SERVER_LIMIT_S)
         if not server.done():
             log.warning("aborting connections of clients that neither read nor disconnect")

@@ -132,6 +132,7 @@ class Journal:
         self.request_of: Callable[[Transition], str] = lambda _: ""
         self._count = 0
         self._pids: dict[str, int] = {}
+        self._origins: dict[str, str] = {}  # service -> proxy that started its adopted run
         self._vital: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {}
         database.on_new_file = self._rewrite_vital
 
@@ -159,10 +160,15 @@ class Journal:
                 (self._instance, record.service, record.incarnation + 1),
             )  # fmt: skip
         elif record.source == "after_stop":
-            self.complete(IncompleteHooks(self._instance, record.service, record.incarnation))
+            origin = self._origins.pop(record.service, self._instance)
+            self.complete(IncompleteHooks(origin, record.service, record.incarnation))
         self._count += 1
         if self._count % _PRUNE_EVERY == 0:
             self._db.put(_PRUNE, (self._limit,))
+
+    def adopt(self, service: str, instance: str, pid: int) -> None:
+        """Note that the present run of *service* was started by proxy *instance*, as *pid*."""
+        self._origins[service], self._pids[service] = instance, pid
 
     def _note_launch(self, service: str, pid: int) -> None:
         started = self._started_of(pid)
@@ -180,7 +186,7 @@ class Journal:
         if pid is not None:
             self._db.put(
                 "DELETE FROM launched WHERE instance = ? AND service = ? AND pid = ?",
-                (self._instance, service, pid), is_vital=True,
+                (self._origins.get(service, self._instance), service, pid), is_vital=True,
             )  # fmt: skip
 
     def _put_vital(self, table: str, service: str, sql: str, row: tuple[Any, ...]) -> None:

@@ -207,5 +207,16 @@ class NodeProcess(ProcessHandle):
             ending: How to end the process if no proxy adopts it within its lease.
         """
 
+    async def dismiss(self) -> bool:
+        """End a process that was adopted but not taken, with the ending that it was given.
+
+        Returns:
+            True if the ending was carried out; False if the process was only ended.
+        """
+        self.terminate()
+        await self.wait()
+        await self.sweep(0.0)
+        return False
+
     def detach(self) -> None:
         """Let go of the process, which goes on for its lease; never waits."""

@@ -6,7 +6,7 @@ of the file, for editors.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -132,6 +132,29 @@ class ListenersSection(Section):
     """Most clients that follow events and logs at a time. Example: `limit: 100`"""
     per_key: Annotated[int, Field(ge=1)] = 64
     """Most of them with the same API key. Example: `perKey: 8`"""
+
+
+class KeepModelsSection(Section):
+    """Models that outlive the proxy."""
+
+    lease: Seconds = 120.0
+    """Seconds for which models run without a proxy; then they are stopped with their hooks.
+
+    Example: `lease: 300`
+    """
+
+
+def _as_keep_models(value: object) -> object:
+    if isinstance(value, bool):
+        return {} if value else None
+    return value
+
+
+#: True or a mapping; None and false are off.
+KeepModels: TypeAlias = Annotated[
+    KeepModelsSection | None,
+    BeforeValidator(_as_keep_models, json_schema_input_type=bool | KeepModelsSection),
+]
 
 
 class DocumentSection(Overridable):
@@ -274,6 +297,12 @@ class DocumentSection(Overridable):
     """
     hook_limit: Annotated[int, Field(ge=1)] = 8
     """Most hook commands that run at a time, over all models. Example: `hookLimit: 4`"""
+    keep_models: KeepModels = None
+    """Models outlive the proxy: SIGTERM and SIGKILL leave them running, and the next `serve` goes
+    on with them.
+
+    Example: `keepModels: true`
+    """
     shutdown_timeout: Seconds | None = None
     """Most seconds of a shutdown; by default the longest stop of any model.
 

@@ -56,10 +56,14 @@ def _is_delegated(folder: Path) -> bool:
 
 
 class ProcessGroup:
-    """Cgroup of one run."""
+    """Cgroup of one run.
+
+    Attributes:
+        folder: Its folder.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def add(self, pid: int) -> None:
         """Move *pid* into the group; the first move takes 14 ms, the next 0.1 ms.
@@ -67,7 +71,7 @@ class ProcessGroup:
         Raises:
             OSError: The process has ended, or the kernel refuses.
         """
-        (self._folder / "cgroup.procs").write_text(str(pid))
+        (self.folder / "cgroup.procs").write_text(str(pid))
 
     def pids(self) -> set[int]:
         """Return the pids in this group and in the groups below it, as far as they can be read.
@@ -75,14 +79,14 @@ class ProcessGroup:
         Container engines create groups below it.
         """
         found: set[int] = set()
-        for folder, _, _ in os.walk(self._folder):
+        for folder, _, _ in os.walk(self.folder):
             with suppress(OSError, ValueError):
                 found.update(map(int, Path(folder, "cgroup.procs").read_text().split()))
         return found
 
     def holds(self, pid: int) -> bool:
         """Return True if *pid* is in this group or in a group below it."""
-        place = f"/{self._folder.parent.name}/{self._folder.name}"
+        place = f"/{self.folder.parent.name}/{self.folder.name}"
         for line in procfs.read_bytes(f"/proc/{pid}/cgroup").splitlines():
             if line.startswith(b"0::"):
                 return place in line.decode("utf-8", "replace") + "/"
@@ -95,9 +99,9 @@ class ProcessGroup:
         """
         with suppress(OSError):
             if not any(map(is_spared, self.pids())):
-                (self._folder / "cgroup.kill").write_text("1")
+                (self.folder / "cgroup.kill").write_text("1")
                 return
-            freezer = self._folder / "cgroup.freeze"
+            freezer = self.folder / "cgroup.freeze"
             freezer.write_text("1")
             try:
                 for pid in self.pids():
@@ -111,10 +115,10 @@ class ProcessGroup:
         """Remove this group and those below it; return False if a process is still in it."""
         if self.pids():
             return False
-        for folder, _, _ in os.walk(self._folder, topdown=False):
+        for folder, _, _ in os.walk(self.folder, topdown=False):
             with suppress(OSError):
                 os.rmdir(folder)  # noqa: PTH106
-        return not self._folder.exists()
+        return not self.folder.exists()
 
 
 class ProcessGroups:

@@ -187,10 +187,10 @@ def test_guard_tracks_groups() -> None:
     for piece in (b"+12 3", b"45\n+13 1\n", b"-13\n-99\nnonsense\n+7\n", b"+14 "):
         os.write(far, piece)
     os.close(far)
-    groups: dict[int, int] = {}
+    marks = guard_process.Marks()
 
-    assert guard_process.listen(near, groups)
-    assert groups == {12: 345}
+    assert guard_process.listen(near, marks)
+    assert marks.groups == {12: 345}
     os.close(near)
 
 
@@ -199,7 +199,7 @@ def test_guard_ends_on_request() -> None:
     near, far = os.pipe()
     os.write(far, b"+12 345\n.\n")
 
-    assert not guard_process.listen(near, {})
+    assert not guard_process.listen(near, guard_process.Marks())
     os.close(near)
     os.close(far)
 
@@ -209,12 +209,13 @@ def test_guard_spares_a_process_with_a_recycled_pid() -> None:
     with subprocess.Popen(("sleep", "60"), start_new_session=True) as stranger:
         found = procfs.find(stranger.pid)
         assert found is not None
-        marker = b"\0SWAPCHART_INSTANCE=nobody\0"
+        marks = guard_process.Marks()
+        marks.add_instance("nobody", 0)
+        marks.groups[stranger.pid] = found.start + 1
 
-        assert guard_process.targets(marker, {stranger.pid: found.start + 1}) == []
-        assert guard_process.targets(marker, {stranger.pid: found.start}) == [
-            (stranger.pid, found.start)
-        ]
+        assert guard_process.targets(marks) == []
+        marks.groups[stranger.pid] = found.start
+        assert guard_process.targets(marks) == [(stranger.pid, found.start)]
         stranger.kill()
 
 

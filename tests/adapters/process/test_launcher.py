@@ -404,7 +404,7 @@ async def test_sweep_leaves_a_recycled_group_alone(launcher: LocalLauncher) -> N
     await process.wait()
     await process.sweep(0)
     with foreign("sleep", "60", start_new_session=True) as stranger:
-        process._popen.pid = stranger.pid  # as if the kernel had given the number again
+        process._pid = stranger.pid  # as if the kernel had given the number again
         process.terminate()
         process.kill()
         assert await process.sweep(0) == 0

@@ -1,0 +1,126 @@
+"""What the guard gets about a run that may outlive the proxy: files in memory."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ....runtime.log_reader import LogReader
+from ....runtime.log_ring import LogRing
+from ....runtime.ports import Command, Ending, EndingStep, LogSink
+from . import guard_keeping
+
+
+class RingReader(LogReader):
+    """Reader of a log that keeps its last MiB for the next proxy.
+
+    Args:
+        fd: Descriptor of the ring.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self._ring = fd
+
+    def offer(self, data: bytes, *, force: bool = False) -> None:
+        """Append *data*; never waits and never raises."""
+        guard_keeping.write_ring(self._ring, data)
+
+
+@dataclass(slots=True, kw_only=True)
+class Remembered:
+    """What the guard gets about one run.
+
+    Attributes:
+        pipe: Descriptor of its output; belongs to the reader of the output.
+        ring: Descriptor of the ring of its last output.
+        record: Descriptor of its record; -1 while the run may not outlive the proxy.
+    """
+
+    pipe: int
+    ring: int
+    record: int = -1
+    _reader: RingReader | None = None
+
+    @classmethod
+    def of(cls, pipe: int, log: LogSink) -> Remembered:
+        """Return a ring that follows *log*, and no record yet.
+
+        Raises:
+            OSError: There is no free descriptor or memory.
+        """
+        found = cls(pipe=pipe, ring=_in_memory("output", b""))
+        found.follow(log)
+        return found
+
+    def follow(self, log: LogSink) -> None:
+        """Keep the last output of *log* in the ring."""
+        if isinstance(log, LogRing):
+            self._reader = RingReader(self.ring)
+            if not guard_keeping.read_ring(self.ring):
+                self._reader.offer(log.history())
+            log.add_reader(self._reader)
+
+    def replace(self, record: Mapping[str, Any]) -> None:
+        """Replace the record.
+
+        Raises:
+            OSError: There is no free descriptor or memory.
+        """
+        new = _in_memory("record", json.dumps(record).encode())
+        self.close_record()
+        self.record = new
+
+    def close_record(self) -> None:
+        """Drop the record, so that the run may not outlive the proxy."""
+        if self.record >= 0:
+            os.close(self.record)
+        self.record = -1
+
+    def close(self, log: LogSink) -> None:
+        """Drop ring and record; the ring no longer follows *log*."""
+        self.close_record()
+        if self._reader is not None and isinstance(log, LogRing):
+            log.discard_reader(self._reader)
+        self._reader = None
+        if self.ring >= 0:
+            os.close(self.ring)
+        self.ring = -1
+
+
+def _in_memory(name: str, data: bytes) -> int:
+    fd = os.memfd_create(f"swapchart-{name}")
+    try:
+        os.pwrite(fd, data, 0)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+def ending_record(ending: Ending) -> dict[str, Any]:
+    """Return *ending* as JSON has it, for `guard_ending`."""
+    points = {name: getattr(ending, name) for name in ("before", "failed", "after")}
+    steps = {name: [_step(step) for step in found] for name, found in points.items()}
+    stop = None if ending.stop is None else _command(ending.stop)
+    return {**steps, "stop": stop, "grace_s": ending.grace_s}
+
+
+def _step(step: EndingStep) -> dict[str, Any]:
+    call = step.call
+    return {
+        "command": None if step.command is None else _command(step.command),
+        "call": None if call is None else {
+            "method": call.method, "url": call.url, "headers": dict(call.headers),
+            "body": None if call.body is None else call.body.decode("latin-1"),
+            "expect": sorted(call.expect),
+        },
+        "timeout_s": step.timeout_s, "retries": step.retries, "delay_s": step.delay_s,
+        "is_needed": step.is_needed,
+    }  # fmt: skip
+
+
+def _command(command: Command) -> dict[str, Any]:
+    return {"argv": list(command.argv), "env": dict(command.env), "cwd": command.cwd}

@@ -1,0 +1,135 @@
+"""Local process that an earlier proxy has started and left running.
+
+It is no child of this process: its exit status is not known, and its pid may be reused as soon as
+it has ended, so it is signaled by pidfd only. Until `attach` it belongs to the guard of that proxy.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+
+from ...runtime.ports import Command, Exit, LogSink
+from . import pidfd, procfs
+from .keeping import guard_keeping
+from .keeping.memory import Remembered
+from .keeping.takeover import KeptRun, TakeOver
+from .local_process import KILL_LIMIT_S, LocalProcess, ProcessOwner
+from .output import OutputPump
+from .procfs import Proc
+from .tree.cgroup import ProcessGroup
+
+
+class Adopter(ProcessOwner, Protocol):
+    """Launcher that adopts."""
+
+    def take(self, process: KeptProcess, pump: OutputPump) -> None:
+        """Watch *process* as one of its own."""
+        ...
+
+
+class KeptProcess(LocalProcess):
+    """A process that was adopted, or may be.
+
+    Args:
+        run: The run, as the guard has kept it.
+        earlier: The guard.
+        launcher: Launcher that adopts it.
+    """
+
+    def __init__(self, run: KeptRun, earlier: TakeOver, launcher: Adopter) -> None:
+        record, (pipe, ring, known) = run.record, run.fds
+        self._run, self._earlier, self._adopter = run, earlier, launcher
+        self._leader = _leader(int(record["pid"]), int(record["start"]))
+        command = Command(
+            argv=tuple(record["argv"]), cwd=record["cwd"], label=run.service,
+            listens_at=record["listens_at"],
+        )  # fmt: skip
+        super().__init__(
+            None, pid=int(record["pid"]), start=int(record["start"]), run_id=run.run,
+            command=command, pump=OutputPump(_pipe(pipe), _Nowhere()), launcher=launcher,
+            is_hook=False,
+        )  # fmt: skip
+        self.memory = Remembered(pipe=self.pipe, ring=ring, record=known)
+        if record["cgroup"]:
+            self._tree.group = ProcessGroup(Path(record["cgroup"]))
+
+    @property
+    def instance(self) -> str:
+        """Id of the proxy that started it."""
+        return self._run.instance
+
+    def attach(self, log: LogSink) -> None:
+        """Take it over: write the output that was kept, and all later output, to *log*."""
+        with suppress(OSError):  # the guard is gone, but we have what it kept
+            self._earlier.adopt(self.run_id)
+        self._run.fds = ()  # they are ours now
+        assert self.memory is not None, "set at the beginning"
+        log.write(guard_keeping.read_ring(self.memory.ring))
+        self.memory.follow(log)
+        self._pump.sink = log
+        self._adopter.take(self, self._pump)
+
+    async def dismiss(self) -> bool:
+        """Let the guard end it with its hooks, or kill it if the guard is gone."""
+        fds, self._run.fds = self._run.fds, ()
+        self._pump.close()
+        for fd in fds[1:]:
+            os.close(fd)
+        self._earlier.end(self.run_id)
+        if await self._run.wait_ended():
+            return True
+        with anyio.move_on_after(KILL_LIMIT_S), suppress(OSError):
+            while members := self._kill():
+                await pidfd.wait_gone(members)
+        return False
+
+    # ---- not a child
+    async def _watch(self) -> None:
+        await pidfd.wait_gone([self._leader])
+        self._pump.read_nowait()
+        with suppress(OSError):
+            self.tree()
+        has_grown = self._launcher.oom_count.has_grown()
+        self._exit = Exit(out_of_memory=has_grown and not self._is_killed)
+
+    def _reap(self) -> None:
+        if self._exit is None or not self._exit.certain:
+            with suppress(OSError):
+                if not procfs.is_same(self._leader):
+                    self._exit = Exit()
+
+    def _signal_group(self, signum: int) -> None:
+        with suppress(OSError):
+            if self._exit is None and procfs.is_same(self._leader):
+                os.killpg(self.pid, signum)
+                return
+            for member in self.tree():
+                if member.pgid == self.pid:
+                    pidfd.send(member, signum)
+
+
+class _Nowhere:
+    """Sink of output before a log is attached; nothing is read until then."""
+
+    def write(self, data: bytes) -> None:
+        """Drop *data*."""
+
+
+def _leader(pid: int, start: int) -> Proc:
+    return Proc(pid=pid, ppid=0, pgid=pid, sid=pid, start=start, is_alive=True)
+
+
+def _pipe(fd: int) -> int:
+    """Return *fd* if it is a pipe; else the output was closed, and so is the pipe in its place."""
+    if stat.S_ISFIFO(os.fstat(fd).st_mode):
+        return fd
+    os.close(fd)
+    near, far = os.pipe()
+    os.close(far)
+    return near
