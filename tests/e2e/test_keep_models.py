@@ -8,13 +8,15 @@ import re
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import psutil
 import pytest
-from tools.net import LONG_S, free_port, port_block, wait_until
+from tools.net import LONG_S, port_block, wait_until
 from tools.swapchart_process import Journal, SwapchartProcess, demo_model, shell
 
 pytestmark = pytest.mark.slow
@@ -74,6 +76,13 @@ def ended(proxy: SwapchartProcess, number: int = signal.SIGTERM) -> None:
     assert code == (-number if number == signal.SIGKILL else 0), proxy.output()
 
 
+def is_alive(pid: int) -> bool:
+    """Return True if the process runs; nothing may reap it here."""
+    with suppress(psutil.NoSuchProcess):
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
 def guard_of(proxy: SwapchartProcess) -> psutil.Process:
     (guard,) = [
         child
@@ -97,7 +106,7 @@ def test_model_outlives_the_proxy_and_is_adopted(
     assert first.chat("a").status == 200
     pid = pid_of(first)
     ended(first, number)
-    assert psutil.pid_exists(pid)
+    assert is_alive(pid)
     second = start(models, server=server)
     began = time.monotonic()
     assert second.chat("a").status == 200
@@ -113,3 +122,332 @@ def test_model_outlives_the_proxy_and_is_adopted(
     words = journal.words("^(before|after|on)[A-Z]")
     assert words == ["beforeStart 1", "afterHealthy 1", "beforeStop 1", "afterStop 1"]
     assert second.chat("a").status == 200
+
+
+@pytest.mark.parametrize(("signals", "code"), [([signal.SIGINT], 0), ([signal.SIGTERM] * 2, 0)])
+def test_sigint_and_a_second_sigterm_end_the_models(
+    start: Start, journal: Journal, signals: list[int], code: int
+) -> None:
+    """As without `keepModels`, with the hooks of a stop; the second signal comes during a drain."""
+    proxy = start({"a": journal.model("a", **HOOKS)})
+    stream = proxy.open_chat("a", events=400, every_s=0.05)
+    stream.read_head()
+    pid = pid_of(proxy)
+    proxy.note_guard()
+    for number in signals:
+        proxy.signal(number)
+        proxy.wait_said("shutting down")
+    if len(signals) > 1:
+        proxy.wait_said("second signal: stopping the models too")
+    stream.close()
+
+    assert proxy.wait() == code
+    assert not is_alive(pid)
+    assert journal.words("^(beforeStop|afterStop|a SIGTERM)") == [
+        "beforeStop 1", "a SIGTERM", "afterStop 1",
+    ]  # fmt: skip
+
+
+def test_sigterm_finishes_requests_in_flight_and_refuses_others(
+    start: Start, journal: Journal
+) -> None:
+    """The model is left only when its last response is complete."""
+    models = {"a": journal.model("a"), "b": journal.model("b")}
+    first = start(models)
+    stream = first.open_chat("a", events=20, every_s=0.05)
+    head = stream.read_head()
+    first.note_guard()
+    with first.open_chat("b") as waiting:
+        first.wait_busy("a", in_flight=1)
+        first.signal(signal.SIGTERM)
+        refused = waiting.read_answer()
+
+    assert refused.status == 503
+    assert stream.read_body(head).body.endswith(b"data: [DONE]\n\n")
+    assert first.wait() == 0
+    stream.close()
+    assert journal.words("SIGTERM") == []
+    assert start(models).running()["a"]["configuration"][-1] == "ready"
+
+
+def test_model_that_is_being_started_ends_with_the_proxy(start: Start, journal: Journal) -> None:
+    """It has no state that another proxy could go on with."""
+    models = {"a": journal.model("a", "--never-healthy")}
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        proxy = start(models)
+        waiting = proxy.open_chat("a")
+        journal.wait("a started", count=1 if number == signal.SIGTERM else 2)
+        ended(proxy, number)
+        waiting.close()
+        wait_until(partial(_has_nothing_left, proxy), LONG_S, what="nothing left")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_lease_ends_with_the_hooks_of_the_model(
+    start: Start, journal: Journal, number: int
+) -> None:
+    """Daemons end too; the next proxy runs no hook again, and starts the model anew."""
+    models = {"a": journal.model("a", "--daemon", **HOOKS)}
+    first = start(models, {"lease": 1})
+    assert first.chat("a").status == 200
+    ended(first, number)
+    journal.wait("afterStop")
+    wait_until(lambda: not first.leftovers(), LONG_S, what=lambda: f"none of {first.leftovers()}")
+
+    wanted = ["beforeStop 1", "a SIGTERM", "afterStop 1"]
+    assert journal.words("^(beforeStop|afterStop|onFailure|a SIGTERM)") == wanted
+    second = start(models)
+    assert second.chat("a").status == 200
+    assert second.running()["a"]["incarnation"] == 1
+    assert journal.words("^(beforeStop|afterStop|onFailure|a SIGTERM)") == wanted
+
+
+def test_lease_ends_at_a_sigterm_of_the_guard(start: Start, journal: Journal) -> None:
+    """As when the machine shuts down; before that, signals of the proxy's session do nothing."""
+    stop_command = ["sh", "-c", 'echo stopping >> "$JOURNAL"; kill ${PID}']
+    proxy = start({"a": journal.model("a", cmdStop=stop_command, **HOOKS)})
+    assert proxy.chat("a").status == 200
+    guard = guard_of(proxy)
+    guard.send_signal(signal.SIGTERM)
+    assert proxy.chat("a").status == 200
+    ended(proxy)
+    wait_until(lambda: _has_ended(guard), LONG_S, what="the guard ended by SIGTERM")
+
+    assert journal.words("^(beforeStop|afterStop|stopping|a SIGTERM)") == [
+        "beforeStop 1", "stopping", "a SIGTERM", "afterStop 1",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", ["env", "removed"])
+def test_model_of_another_configuration_is_ended_with_its_own_hooks(
+    start: Start, journal: Journal, change: str
+) -> None:
+    """Its hooks are those it was started with; requests wait until it has ended."""
+    first = start({"a": journal.model("a", **HOOKS)})
+    assert first.chat("a").status == 200
+    pid = pid_of(first)
+    ended(first)
+    other = shell('echo other >> "$JOURNAL"')
+    changed = {"env": ["X=1", f"JOURNAL={journal.path}"], "beforeStop": other, "afterStop": other}
+    model = {**journal.model("a"), **changed}
+    second = start({"a": model} if change == "env" else {"b": journal.model("b")})
+    if change == "env":
+        assert second.chat("a").status == 200
+        assert pid_of(second) != pid
+    journal.wait("afterStop 1")
+    wait_until(lambda: not is_alive(pid), LONG_S, what="the old process gone")
+
+    assert "was started by another configuration" in second.output()
+    assert journal.words("^(beforeStop|afterStop|a SIGTERM|a started|other)") == [
+        f"a started {pid}", "beforeStop 1", "a SIGTERM", "afterStop 1",
+        *([f"a started {pid_of(second)}"] if change == "env" else []),
+    ]  # fmt: skip
+
+
+def test_model_that_died_meanwhile_is_not_adopted(start: Start, journal: Journal) -> None:
+    """The guard runs its hooks; another program on its port does not become the model."""
+    models = {"a": journal.model("a", **HOOKS)}
+    first = start(models)
+    assert first.chat("a").status == 200
+    row = first.running()["a"]
+    port = int(row["proxy"].rpartition(":")[2])
+    ended(first)
+    os.kill(row["pid"], signal.SIGKILL)
+    journal.wait("afterStop 1")
+    with socket.create_server(("127.0.0.1", port)):
+        second = start(models)
+        assert second.running() == {}
+        refused = second.chat("a")
+        assert refused.status == 502
+        assert b"pid" in refused.body
+    journal.wait("afterStop", count=2)
+    assert journal.words("^(beforeStop|afterStop|onFailure|a started)") == [
+        f"a started {row['pid']}", "onFailure 1", "afterStop 1", "onFailure 1", "afterStop 1",
+    ]  # fmt: skip
+
+
+def test_process_with_the_same_pid_and_another_start_is_not_adopted(
+    start: Start, journal: Journal
+) -> None:
+    """By its record the guard sees that the process is gone, whatever runs under its number."""
+    model = demo_model("a", afterStop=shell(f'echo gone >> "{journal.path}"'))
+    first = start({"a": model})
+    assert first.chat("a").status == 200
+    guard = guard_of(first)
+    ended(first)
+    files = Path(f"/proc/{guard.pid}/fd").iterdir()
+    record = next(each for each in files if "record" in str(each.readlink()))
+    facts = json.loads(record.read_text())
+    facts["start"] += 1
+    record.write_text(json.dumps(facts))
+    journal.wait("gone")
+    second = start({"a": model})
+
+    assert second.running() == {}
+    assert second.chat("a").status == 200
+
+
+def test_second_proxy_with_the_same_state_is_refused(start: Start, journal: Journal) -> None:
+    """It takes nothing from the first one."""
+    models = {"a": journal.model("a")}
+    first = start(models)
+    assert first.chat("a").status == 200
+    second = start(models, wait=False)
+
+    assert second.wait() == 3
+    assert first.chat("a").status == 200
+
+
+def test_output_without_a_proxy_is_kept_up_to_a_mib(start: Start, tmp_path: Path) -> None:
+    """What the model writes meanwhile is in its log, and what it wrote before; it never blocks."""
+    go = tmp_path / "go"
+    script = f"while [ ! -e {go} ]; do sleep 0.05; done; seq -f 'line %.0f of the night' 1 60000"
+    argv = demo_model("a")["cmd"]
+    command = " ".join(f"'{word}'" for word in argv)
+    whole_script = f"echo the beginning; ( {script}; touch {go}.done ) & exec {command}"
+    whole = {"cmd": ["sh", "-c", whole_script]}
+    models = {"a": {**whole, "proxy": "http://127.0.0.1:${PORT}"}}
+    first = start(models)
+    assert first.chat("a").status == 200
+    ended(first)
+    go.touch()
+    wait_until(lambda: Path(f"{go}.done").exists(), LONG_S, what="all is written")
+    second = start(models)
+    text = log_of(second)
+
+    assert "the beginning" not in text  # 1.4 MB have come since
+    assert "GET /health" in text.rpartition("of the night")[2]  # the probe of the adoption
+    numbers = [int(each) for each in re.findall(r"^line (\d+) of the night$", text, re.M)]
+    assert numbers == list(range(numbers[0], 60_001))
+    assert len(text) > 1_000_000
+
+
+def test_guard_that_was_killed_leaves_its_models_to_the_next_start(
+    start: Start, journal: Journal
+) -> None:
+    """They are not adopted: the next start ends them, and runs the hooks after their end."""
+    models = {"a": journal.model("a", **HOOKS)}
+    first = start(models)
+    assert first.chat("a").status == 200
+    pid = pid_of(first)
+    guard = guard_of(first)
+    ended(first)
+    guard.kill()
+    second = start(models)
+    wait_until(lambda: not is_alive(pid), LONG_S, what="the process gone")
+    assert second.chat("a").status == 200
+
+    assert pid_of(second) != pid
+    assert journal.words("^(beforeStop|afterStop|a started)") == [
+        f"a started {pid}", "afterStop 1", f"a started {pid_of(second)}",
+    ]  # fmt: skip
+
+
+def test_guard_that_was_killed_beside_the_proxy_is_replaced(start: Start, journal: Journal) -> None:
+    """The new guard keeps the models as the first one did."""
+    models = {"a": journal.model("a")}
+    first = start(models)
+    assert first.chat("a").status == 200
+    pid = pid_of(first)
+    first.note_guard()
+    guard_of(first).kill()
+    first.wait_said("the guard process died and was restarted")
+    ended(first, signal.SIGKILL)
+    second = start(models)
+
+    assert second.chat("a").status == 200
+    assert pid_of(second) == pid
+
+
+def test_model_is_adopted_again_and_again(start: Start, journal: Journal) -> None:
+    """Three proxies, two of them killed: one process, and its end has the hooks of its start."""
+    models = {"a": journal.model("a", "--daemon", **HOOKS)}
+    proxy = start(models)
+    assert proxy.chat("a").status == 200
+    pid = pid_of(proxy)
+    for number in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
+        ended(proxy, number)
+        proxy = start(models)
+        assert proxy.chat("a").status == 200
+        assert pid_of(proxy) == pid
+    assert proxy.unload("a").status == 200
+
+    assert not is_alive(pid)
+    assert journal.words("^(beforeStop|afterStop|a started)") == [
+        f"a started {pid}", "beforeStop 1", "afterStop 1",
+    ]  # fmt: skip
+    history = proxy.get("/api/models/a/history")
+    assert [row["event"] for row in history if row["event"] == "adopted"] == ["adopted"] * 3
+
+
+def test_without_the_key_an_adopted_model_ends_with_the_proxy(
+    start: Start, journal: Journal
+) -> None:
+    """A proxy that keeps nothing still adopts what the one before has kept."""
+    models = {"a": journal.model("a", "--daemon")}
+    first = start(models)
+    assert first.chat("a").status == 200
+    pid = pid_of(first)
+    ended(first)
+    second = start(models, keep=False)
+    assert pid_of(second) == pid
+    ended(second, signal.SIGKILL)
+
+    wait_until(lambda: not first.leftovers(), LONG_S, what=lambda: f"none of {first.leftovers()}")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_connections_wait_during_a_restart(start: Start, server: str, number: int) -> None:
+    """With a socket of systemd none is refused, and the adopted model serves them."""
+    models = {"a": demo_model("a")}
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        first = start(models, server=server, sock=sock)
+        assert first.chat("a").status == 200
+        ended(first, number)
+        waiting = [first.open_chat("a") for _ in range(5)]
+        second = start(models, server=server, sock=sock)
+
+        assert [each.read_answer().status for each in waiting] == [200] * 5
+        for each in waiting:
+            each.close()
+    assert second.running()["a"]["incarnation"] == 1
+
+
+def test_twenty_models_are_adopted_within_a_second(
+    start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the first adoption to the last; printed, and asserted with room for a busy machine."""
+    names = [f"m{number}" for number in range(20)]
+    models = {name: demo_model(name) for name in names}
+    together = {"groups": {"all": {"swap": False, "members": names}}}
+    first = start(models, config=together)
+    for name in names:
+        assert first.chat(name).status == 200
+    pids = {name: pid_of(first, name) for name in names}
+    ended(first, signal.SIGKILL)
+    second = start(models, config=together)
+    second.wait_state("m19", "ready")
+    lines = [line for line in second.output().splitlines() if re.search("adopted|ready", line)]
+    times = [_seconds(line) for line in lines]
+    took_s = max(times) - min(times)
+    with capsys.disabled():
+        print(f"\nadoption of 20 models, first adopted to last ready: {took_s * 1000:.0f} ms")
+
+    assert {name: pid_of(second, name) for name in names} == pids
+    assert took_s < 1.0 * max(psutil.getloadavg()[0], 1.0)
+
+
+def _has_nothing_left(proxy: SwapchartProcess) -> bool:
+    return not proxy.leftovers()
+
+
+def _has_ended(guard: psutil.Process) -> bool:
+    """Send SIGTERM until the guard has seen the end of the proxy, and that signal."""
+    with suppress(psutil.NoSuchProcess):
+        guard.send_signal(signal.SIGTERM)
+    return not is_alive(guard.pid)
+
+
+def _seconds(line: str) -> float:
+    hours, minutes, seconds = line.split()[1].replace(",", ".").split(":")
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)

@@ -176,7 +176,11 @@ class Keeper:
             found.close()
 
     def spare(self) -> frozenset[str]:
-        """Exempt the kept runs from the end of all other processes; return their ids."""
+        """Exempt the kept runs from the end of all other processes; return their ids.
+
+        From now on SIGTERM ends the lease.
+        """
+        signal.signal(signal.SIGTERM, self._end_lease)
         for run, kept in list(self._kept.items()):
             try:
                 facts = kept.facts()
@@ -190,7 +194,6 @@ class Keeper:
     # ---- without a proxy
     def keep(self) -> None:
         """Keep the runs until each was taken over or has ended."""
-        signal.signal(signal.SIGTERM, self._end_lease)
         deadline = time.monotonic() + self._lease_s
         while self._kept or self._ending:
             self._wait()
