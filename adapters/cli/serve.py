@@ -124,9 +124,11 @@ def check_address(
     """
     certificate = listen.check_certificate(options.tls_cert_file, options.tls_key_file)
     address = listen_address(options) if passed is None else listen.address_of(passed)
-    if passed is not None and options.listen not in (None, address):
-        log.warning("systemd passed a socket at %s; --listen has no effect", address)
-    host, _ = listen.parse_address(address)
+    host, port = listen.parse_address(address)
+    if passed is not None and options.listen:
+        asked_host, asked_port = listen.parse_address(options.listen)
+        if (asked_host.replace("localhost", "127.0.0.1"), asked_port) != (host, port):
+            log.warning("systemd passed a socket at %s; --listen has no effect", address)
     must_have_keys = not (listen.is_loopback(host) or options.allow_unauthenticated)
     if must_have_keys and not config.api_keys:
         raise listen.BindError(

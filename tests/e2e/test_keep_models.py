@@ -376,7 +376,7 @@ def test_model_is_adopted_again_and_again(start: Start, journal: Journal) -> Non
     assert journal.words("^(beforeStop|afterStop|a started)") == [
         f"a started {pid}", "beforeStop 1", "afterStop 1",
     ]  # fmt: skip
-    history = proxy.get("/api/models/a/history")
+    history = proxy.get("/api/models/a/history")["data"]
     assert [row["event"] for row in history if row["event"] == "adopted"] == ["adopted"] * 3
 
 

@@ -281,6 +281,8 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     ),
     SERVICE: (
         "docs/operations.md: swapchart service install --user --config config.yaml",
+        "docs/operations.md: swapchart service install --user --keep-models --config config.yaml",
+        "docs/operations.md: swapchart service install --keep-models",
         'docs/operations.md: sudo "$(command -v swapchart)" service install '
         "--config /etc/swapchart.yaml",
         "docs/operations.md: swapchart service install",
@@ -510,6 +512,12 @@ _SYSTEMD = "systemd is process 1 on no machine that runs the tests"
 #: Items that no test can run -> (why, command whose output must name the option or subcommand).
 NOT_RUN: Mapping[str, tuple[str, tuple[str, ...], str]] = {
     "docs/reliability.md: systemctl start": (_SYSTEMD, ("systemctl", "--help"), "start UNIT"),
+    "docs/operations.md: systemctl --user restart swapchart": (
+        _SYSTEMD, ("systemctl", "--help"), "restart UNIT",
+    ),
+    "docs/operations.md: systemctl --user kill --signal SIGINT swapchart": (
+        _SYSTEMD, ("systemctl", "--help"), "--signal=SIGNAL",
+    ),
     "docs/operations.md: systemctl --user daemon-reload": (
         _SYSTEMD, ("systemctl", "--help"), "daemon-reload",
     ),

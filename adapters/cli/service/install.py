@@ -18,14 +18,14 @@ from ...app.chart_setup import chart, chart_problem
 from ...app.config_files import ConfigFiles
 from ...app.shutdown_timeout import stop_limit_s
 from ...config import Config, ConfigProblems, format_problems
-from ...server.listen import BindError
+from ...server.listen import BindError, parse_address
 from ...system.whole_files import write_whole
-from ..defaults import NoConfigurationError, choose_configuration, config_home
+from ..defaults import NoConfigurationError, choose_configuration, config_home, listen_address
 from ..output import _fail
 from ..serve import check_address, root_path
 from .access import check_access
 from .command_line import program, search_path, serve_words
-from .unit import NAME, Unit, UnitError
+from .unit import NAME, SOCKET_NAME, Unit, UnitError, socket_text
 
 _SYSTEM = Path("/etc/systemd/system")
 _SYSTEM_STATE = Path("/var/lib/swapchart/state")
@@ -43,12 +43,12 @@ def install(options: argparse.Namespace) -> int:
     """Write the unit, or print it with ``--print``."""
     try:
         variables_path = _variables_path(options)
-        text, variables = _unit_text(options, variables_path)
+        texts, variables = _unit_texts(options, variables_path)
         if options.is_printed:
-            print(text, end="")
+            print("\n".join(_headed(texts)), end="")
             return 0
-        path = _unit_path(options)
-        _write(path, text, options)
+        folder = config_home() / "systemd/user" if options.user else _SYSTEM
+        _write({folder / name: text for name, text in texts.items()}, options)
     except ConfigProblems as error:
         print(format_problems(error.problems), file=sys.stderr)
         return 1
@@ -57,7 +57,8 @@ def install(options: argparse.Namespace) -> int:
         return 1
     except (UnitError, NoConfigurationError, BindError) as error:
         return _fail(str(error))
-    print(f"wrote {path}")
+    for name in texts:
+        print(f"wrote {folder / name}")
     if variables:
         print(f"put {', '.join(variables)} into {variables_path}, one NAME=VALUE a line")
     print("next:")
@@ -77,13 +78,23 @@ def next_commands(*, is_user: bool) -> list[str]:
     return [*commands, *(["loginctl enable-linger"] if is_user else [])]
 
 
-def _unit_text(options: argparse.Namespace, variables_path: Path) -> tuple[str, list[str]]:
-    """Return the text of the unit, and the variables that the service does not get yet."""
+def _headed(texts: Mapping[str, str]) -> list[str]:
+    """Return the texts of units; where there are several, each below its name."""
+    if len(texts) == 1:
+        return list(texts.values())
+    return [f"# {name}\n{text}" for name, text in texts.items()]
+
+
+def _unit_texts(
+    options: argparse.Namespace, variables_path: Path
+) -> tuple[dict[str, str], list[str]]:
+    """Return unit -> its text, and the variables that the service does not get yet."""
     choose_configuration(options)
     given = _assignments(variables_path)
     for name, value in given.items():
         os.environ.setdefault(name, value)
     config, files = _load(options)
+    _check_keeping(config, is_asked=options.keep_models)
     user = None if options.user else _user(options.run_as)
     if user is not None:
         own = [options.tls_cert_file, options.tls_key_file]
@@ -96,9 +107,27 @@ def _unit_text(options: argparse.Namespace, variables_path: Path) -> tuple[str, 
         search_path=search_path(os.environ.get("PATH", os.defpath)),
         environment_file="%E/swapchart/environment" if options.user else str(variables_path),
         stop_limit_s=stop_limit_s(config), user=user, is_confined=is_confined(texts),
+        keeps_models=options.keep_models,
     )  # fmt: skip
     used = {name for text in texts for name in _VARIABLE.findall(text)}
-    return unit.text(), sorted(used - set(given))
+    units = {NAME: unit.text()}
+    if options.keep_models:
+        units[SOCKET_NAME] = socket_text(*parse_address(listen_address(options)))
+    return units, sorted(used - set(given))
+
+
+def _check_keeping(config: Config, *, is_asked: bool) -> None:
+    """Check that unit and configuration agree on models that outlive the proxy.
+
+    Raises:
+        UnitError: They do not.
+    """
+    if is_asked and config.keep_lease_s is None:
+        raise UnitError("--keep-models needs `keepModels: true` in the configuration")
+    if config.keep_lease_s is not None and not is_asked:
+        raise UnitError(
+            "`keepModels` is set: add --keep-models, or systemd kills the models with the proxy"
+        )
 
 
 def _load(options: argparse.Namespace) -> tuple[Config, list[Path]]:
@@ -138,10 +167,6 @@ def _user(wanted: str | None) -> str:
     return name
 
 
-def _unit_path(options: argparse.Namespace) -> Path:
-    return (config_home() / "systemd/user" if options.user else _SYSTEM) / NAME
-
-
 def _variables_path(options: argparse.Namespace) -> Path:
     return config_home() / "swapchart/environment" if options.user else _SYSTEM_VARIABLES
 
@@ -156,20 +181,22 @@ def _assignments(path: Path) -> Mapping[str, str]:
     return {each[1]: each[2].strip().strip("\"'") for each in found if each is not None}
 
 
-def _write(path: Path, text: str, options: argparse.Namespace) -> None:
-    """Write the unit file.
+def _write(texts: Mapping[Path, str], options: argparse.Namespace) -> None:
+    """Write the unit files.
 
     Raises:
-        UnitError: There is one already, or it cannot be written.
+        UnitError: There is one already, or one cannot be written; none was written then.
     """
-    try:
+    for path in texts:
         if path.exists() and not options.force:
             raise UnitError(
                 f"{path} exists; use --force to overwrite it, or --print to see the unit"
             )
-        if options.user:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, text)
-    except OSError as error:
-        advice = "" if options.user else "; use sudo, or --user for a unit of your own"
-        raise UnitError(f"{path} cannot be written: {error.strerror}{advice}") from error
+    for path, text in texts.items():
+        try:
+            if options.user:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, text)
+        except OSError as error:
+            advice = "" if options.user else "; use sudo, or --user for a unit of your own"
+            raise UnitError(f"{path} cannot be written: {error.strerror}{advice}") from error

@@ -25,6 +25,11 @@ def add_service(
     install.add_argument(
         "--print", action="store_true", dest="is_printed", help="print the unit, write nothing"
     )
+    install.add_argument(
+        "--keep-models",
+        action="store_true",
+        help="models outlive the proxy (`keepModels`), and systemd holds its listening socket",
+    )
     install.add_argument("--force", action="store_true", help="overwrite a unit that exists")
     add_serve_options(install.add_argument_group("options of `serve`, which the unit gets"))
     install.set_defaults(run="service-install")

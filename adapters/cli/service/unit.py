@@ -1,18 +1,21 @@
 """Text of the systemd unit.
 
-Source: systemd 252, systemd.service(5), systemd.exec(5), systemd.kill(5) and systemd.unit(5).
+Source: systemd 252, systemd.service(5), systemd.exec(5), systemd.kill(5),
+systemd.socket(5) and systemd.unit(5).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from math import ceil
 from pathlib import Path
 
 from ....runtime.errors import SwapchartError
 
 NAME = "swapchart.service"
+SOCKET_NAME = "swapchart.socket"
 _LEAST_STOP_S = 120
 _STOP_SLACK_S = 15  # systemd kills everything afterwards, so swapchart's own limit comes first
 _RESTART_S = 2
@@ -39,6 +42,7 @@ class Unit:
         stop_limit_s: Seconds that swapchart takes at most to shut down.
         user: Name of the user of a unit of the system; None means a unit of the caller.
         is_confined: No model and no hook needs privileges that the user does not have.
+        keeps_models: Models outlive the proxy, and its socket belongs to systemd.
     """
 
     program: Sequence[str]
@@ -49,6 +53,7 @@ class Unit:
     stop_limit_s: float
     user: str | None
     is_confined: bool
+    keeps_models: bool = False
 
     def text(self) -> str:
         """Return the text of the unit file.
@@ -61,9 +66,14 @@ class Unit:
     def _lines(self) -> Iterator[str]:
         yield "[Unit]"
         yield "Description=swapchart, a proxy for local inference servers"
+        before = ["network-online.target"] if self.user is not None else []
+        before += [SOCKET_NAME] if self.keeps_models else []
+        if before:
+            yield f"After={' '.join(before)}"
         if self.user is not None:
-            yield "After=network-online.target"
             yield "Wants=network-online.target"
+        if self.keeps_models:
+            yield f"Requires={SOCKET_NAME}"
         yield from ("", "[Service]", "Type=notify")
         if self.user is not None:
             yield f"User={_plain(self.user)}"
@@ -78,12 +88,14 @@ class Unit:
         yield f"RestartSec={_RESTART_S}"
         yield "RestartPreventExitStatus=78 3"
         yield f"TimeoutStopSec={max(_LEAST_STOP_S, ceil(self.stop_limit_s) + _STOP_SLACK_S)}"
-        yield "KillMode=mixed"
+        yield f"KillMode={'process' if self.keeps_models else 'mixed'}"
         yield "OOMPolicy=continue"
         yield "Delegate=yes"
         yield from self._hardening()
         yield from ("", "[Install]")
         yield f"WantedBy={'default' if self.user is None else 'multi-user'}.target"
+        if self.keeps_models:
+            yield f"Also={SOCKET_NAME}"
 
     def _hardening(self) -> Iterator[str]:
         if self.user is not None:
@@ -91,6 +103,26 @@ class Unit:
         if self.is_confined:
             for name in _CONFINED if self.user is None else _CONFINED_SYSTEM:
                 yield f"{name}=yes"
+
+
+def socket_text(host: str, port: int) -> str:
+    """Return the text of the unit of the listening socket.
+
+    Raises:
+        UnitError: *host* is no address, and systemd looks no names up.
+    """
+    host = {"localhost": "127.0.0.1"}.get(host, host)
+    try:
+        is_v6 = ip_address(host).version == 6
+    except ValueError as error:
+        raise UnitError(f"--listen {host}:{port}: systemd expects an IP address") from error
+    lines = (
+        "[Unit]", "Description=Listening socket of swapchart", "",
+        "[Socket]", f"ListenStream={f'[{host}]' if is_v6 else host}:{port}",
+        "FileDescriptorName=swapchart", "",
+        "[Install]", "WantedBy=sockets.target",
+    )  # fmt: skip
+    return "\n".join(lines) + "\n"
 
 
 def _command(program: Sequence[str], options: Iterable[str]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import getpass
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -274,6 +275,72 @@ def test_service_search_path_holds_absolute_folders_and_this_program(tmp_path: P
 
     assert search_path("/bin:.::bin:/usr/bin:/bin") == f"{own}:/bin:/usr/bin"
     assert search_path(f"{tmp_path}:/bin") == f"{tmp_path}:/bin"
+
+
+def test_service_unit_that_keeps_models_has_a_socket(
+    home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only the proxy is signaled, and its address belongs to a unit of its own."""
+    config = home / ".config/swapchart/config.yaml"
+    config.write_text("keepModels: true\n" + CONFIG)
+    arguments = ["service", "install", "--user", "--keep-models", "--listen", "localhost:9001"]
+    assert main(arguments) == 0
+
+    folder = home / ".config/systemd/user"
+    unit = settings((folder / "swapchart.service").read_text())
+    sock = settings((folder / "swapchart.socket").read_text())
+    assert unit["KillMode"] == "process"
+    assert unit["Requires"] == unit["After"] == unit["Also"] == "swapchart.socket"
+    assert sock["ListenStream"] == "127.0.0.1:9001"
+    assert sock["FileDescriptorName"] == "swapchart"
+    said = capsys.readouterr().out
+    assert said.startswith(f"wrote {folder}/swapchart.service\nwrote {folder}/swapchart.socket\n")
+    (folder / "swapchart.service").unlink()
+    assert main(arguments) == 1
+    assert "swapchart.socket exists" in capsys.readouterr().err
+    assert not (folder / "swapchart.service").exists()
+
+
+@pytest.mark.parametrize(
+    ("keep", "arguments", "message"),
+    [
+        ("", ["--keep-models"], "--keep-models needs `keepModels: true` in the configuration"),
+        ("keepModels: true\n", [], "`keepModels` is set: add --keep-models"),
+        ("keepModels: {lease: 5}\napiKeys: [k]\n", ["--keep-models", "--listen", "name.lan:1"],
+         "--listen name.lan:1: systemd expects an IP address"),
+    ],
+)  # fmt: skip
+def test_service_unit_and_configuration_must_agree_on_keeping(
+    home: Path, capsys: pytest.CaptureFixture[str], keep: str, arguments: list[str], message: str
+) -> None:
+    (home / ".config/swapchart/config.yaml").write_text(keep + CONFIG)
+
+    assert main(["service", "install", "--user", *arguments]) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("manager", ["--user", "--system"])
+def test_service_units_that_keep_models_are_valid_for_systemd(
+    manager: str, home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both together, as systemd reads them."""
+    if not shutil.which("systemd-analyze"):
+        pytest.skip("NOT TESTED: no systemd-analyze; on Debian: apt-get install systemd")
+    (home / ".config/swapchart/config.yaml").write_text("keepModels: true\n" + CONFIG)
+    user = [manager] if manager == "--user" else []
+    assert main(["service", "install", "--print", "--keep-models", *user]) == 0
+    _, *parts = re.split(r"^# (swapchart\.\w+)$", capsys.readouterr().out, flags=re.M)
+    for name, text in zip(parts[::2], parts[1::2], strict=True):
+        (home.parent / name).write_text(text)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(home.parent))
+    paths = [str(home.parent / name) for name in parts[::2]]
+    assert len(paths) == 2
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", manager, *paths], capture_output=True,
+        text=True, timeout=LONG_S, check=False,
+    )  # fmt: skip
+
+    assert [line for line in done.stderr.splitlines() if "swapchart" in line] == []
 
 
 @pytest.mark.parametrize("manager", ["--user", "--system"])
