@@ -46,11 +46,11 @@ from .chart_setup import chart
 from .config_files import ConfigFiles, Signature, watch
 from .container_setup import container_facts, container_launcher, remove_leftovers
 from .fitting import lost_finder
+from .keeping.model_keeper import ModelKeeper
 from .kv_setup import kv_settings_by_model, with_kv_hooks
 from .live_config import LiveConfig
 from .log_buffer import keeping_log
 from .memory_setup import MemorySetup
-from .model_keeper import ModelKeeper
 from .prefetch import Prefetch
 from .proxy_setup import model_catalog, proxy_options
 from .root_path import without_root_path
@@ -124,8 +124,7 @@ class Application:
             journal, footprints, left = await self._journal(stack, launcher.instance, earlier)
             await stack.enter_async_context(launcher)
             kv_manager = self._kv_manager(lambda model, line: supervisor[model].log.line(line))
-            memory = await _memory(footprints, launcher.instance)
-            await memory.read(self.config)
+            memory = await _memory(footprints, launcher.instance, self.config)
 
             def configure_parts(config: Config) -> None:
                 launcher.drop_env = kv_manager.drop_env = config.drop_env
@@ -139,27 +138,19 @@ class Application:
             await stack.enter_async_context(kv_manager.running())
             launchers = await self._launchers(stack, launcher)
             supervisor = Supervisor(
-                launchers, specs,
-                http=HttpxClient(),
+                launchers, specs, http=HttpxClient(),
                 policy=eviction_policy(self.config), queue=queue_limits(self.config),
                 chart=chart(self.config), stop_limit_s=self._stop_limit_s,
                 hook_limit=self.config.hook_limit, memory=memory.ledger, meter=memory.meter,
             )  # fmt: skip
             await stack.enter_async_context(supervisor)
-            keeper = ModelKeeper(supervisor, journal)
+            keeper = ModelKeeper(supervisor, journal, self._state)
             lines = TransitionLog(lambda: supervisor.scheduler.swaps, self._request_behind)
-            for listener in (
-                journal.take, keeper.note, kv_manager.watch, lines.take, *self._listeners,
-            ):  # fmt: skip
+            own = (journal.take, keeper.note, kv_manager.watch, lines.take)
+            for listener in (*own, *self._listeners):
                 supervisor.listen(listener)
-            if self._state is not None:
-                keeper.complete_ended(self._state.path)
             await keeper.adopt(launchers, earlier, left)
-            for hooks in await _incomplete_hooks(journal):
-                if (hooks.instance, hooks.service) not in keeper.taken:
-                    supervisor.hook_recovery.run(
-                        hooks.service, hooks.incarnation, partial(journal.complete, hooks)
-                    )
+            await _recover_hooks(supervisor, journal, keeper)
             self._proxy = ProxyApp(
                 supervisor, model_catalog(self.config), proxy_options(self.config),
                 history=journal.history, on_finished=kv_manager.note,
@@ -347,9 +338,11 @@ def _apply_parts(kv_manager: KvManager, supervisor: Supervisor, config: Config) 
         supervisor.memory_yielding.notice()
 
 
-async def _memory(footprints: FootprintStore, instance: str) -> MemorySetup:
+async def _memory(footprints: FootprintStore, instance: str, config: Config) -> MemorySetup:
     learning = await _learning(footprints, instance)
-    return MemorySetup(Meter(), learning, await _failures(footprints))
+    memory = MemorySetup(Meter(), learning, await _failures(footprints))
+    await memory.read(config)
+    return memory
 
 
 async def _learning(footprints: FootprintStore, instance: str) -> MemoryLearning:
@@ -368,6 +361,15 @@ async def _failures(footprints: FootprintStore) -> MemoryFailures:
     except StoreError:
         known = []  # the database has logged it
     return MemoryFailures(known, clock=time.time, store=footprints.put_shortage)
+
+
+async def _recover_hooks(supervisor: Supervisor, journal: Journal, keeper: ModelKeeper) -> None:
+    """Begin to run the hooks of runs that were killed, but not of those that are adopted."""
+    for hooks in await _incomplete_hooks(journal):
+        if (hooks.instance, hooks.service) not in keeper.taken:
+            supervisor.hook_recovery.run(
+                hooks.service, hooks.incarnation, partial(journal.complete, hooks)
+            )
 
 
 async def _incomplete_hooks(journal: Journal) -> list[IncompleteHooks]:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
 
-from ...runtime import Supervisor, Transition
-from ...runtime.adoption import RunFacts
-from ...runtime.leaving import ending_of, facts_of
-from ...runtime.ports import Adopted, Ending, NodeLauncher, NodeProcess
-from ..process.keeping.takeover import KeptRun, TakeOver, read_ended
-from ..process.kept_process import KeptProcess
-from ..store.journal import IncompleteHooks, Journal, Launched
+from ....runtime import Supervisor, Transition
+from ....runtime.adoption import RunFacts
+from ....runtime.leaving import ending_of, facts_of
+from ....runtime.ports import Adopted, Ending, NodeLauncher, NodeProcess
+from ...process.keeping.takeover import KeptRun, TakeOver, read_ended
+from ...process.kept_process import KeptProcess
+from ...store.journal import IncompleteHooks, Journal, Launched
+from ...store.state_directory import StateDirectory
 
 log = logging.getLogger(__name__)
 
@@ -25,14 +25,17 @@ class ModelKeeper:
     Args:
         supervisor: Has the models.
         journal: Knows what earlier proxies have launched.
+        state: State directory of the proxy, or None.
 
     Attributes:
         taken: (instance of an earlier proxy, service) of each run that was adopted or is ended as
             its own proxy would have, so that none of its hooks is left to run.
     """
 
-    def __init__(self, supervisor: Supervisor, journal: Journal) -> None:
-        self._supervisor, self._journal = supervisor, journal
+    def __init__(
+        self, supervisor: Supervisor, journal: Journal, state: StateDirectory | None
+    ) -> None:
+        self._supervisor, self._journal, self._state = supervisor, journal, state
         self.taken: set[tuple[str, str]] = set()
 
     def note(self, record: Transition) -> None:
@@ -57,6 +60,7 @@ class ModelKeeper:
             earlier: Guard of the earlier proxy, or None.
             launched: Rows of the journal about these processes.
         """
+        self._complete_ended()
         kept: set[str] = set()
         for adopted in await launcher.adopt():
             if self._adopt(adopted):
@@ -107,8 +111,8 @@ class ModelKeeper:
     def _complete(self, instance: str, service: str) -> None:
         self._journal.complete(IncompleteHooks(instance, service, 0))
 
-    def complete_ended(self, folder: Path) -> None:
+    def _complete_ended(self) -> None:
         """Note what a guard has ended, with its hooks, while no proxy ran."""
-        for instance, service in read_ended(folder):
+        for instance, service in [] if self._state is None else read_ended(self._state.path):
             self.taken.add((instance, service))
             self._complete(instance, service)
