@@ -199,9 +199,7 @@ class _Builder:
             capture_bytes=max(0, document.capture_buffer) << 20,
             store_path=self._store(document),
             session_headers=_session_headers(document),
-            performance_every=None
-            if document.performance.disabled
-            else document.performance.every_s,
+            performance_every=document.performance.every_s,
             send_loading_state=document.send_loading_state,
             include_aliases_in_list=document.include_aliases_in_list,
             api_keys=tuple(section.key for section in document.api_keys),

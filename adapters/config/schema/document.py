@@ -90,9 +90,9 @@ class PerformanceSection(Section):
         return self
 
     @property
-    def every_s(self) -> float:
-        """Time between two samples; seconds >= 5."""
-        return _as_interval(self.every)
+    def every_s(self) -> float | None:
+        """Time between two samples, seconds >= 5; None means that nothing is sampled."""
+        return None if self.disabled else _as_interval(self.every)
 
 
 class UpstreamSection(Section):
