@@ -4,12 +4,13 @@
 the kinds. A kind says how it is performed (``perform``), whether it needs a slot (``needs_slot``)
 and how logs name it (``__str__``), which shows neither arguments nor credentials.
 
-A new kind of action touches these four files, and a test holds them to it:
+A new kind of action touches these five files, and a test holds them to it:
 
 1. ``runtime/hook_actions.py``: the class, and its name in `HookAction`;
 2. ``runtime/__init__.py``: the export;
 3. ``adapters/config/schema/hooks.py``: the keys that its author writes;
-4. ``adapters/config/build_hooks.py``: the class made from the keys.
+4. ``adapters/config/build_hooks.py``: the class made from the keys;
+5. ``runtime/leaving.py``: how it is performed at an end that no proxy watches.
 """
 
 from __future__ import annotations

@@ -293,7 +293,7 @@ def test_docs_contributing_file_contains_what_is_said(files: str, change: str, n
 
 
 def test_docs_contributing_hook_action_lists_the_files_of_the_source() -> None:
-    """The recipe for a hook action has the four files that runtime/hook_actions.py lists."""
+    """The recipe for a hook action has the five files that runtime/hook_actions.py lists."""
     section = PAGES["contributing.md"].partition("# New hook action")[2].partition("\n### ")[0]
     listed = re.findall(r"^\d\. ``(\S+)``", hook_actions.__doc__ or "", re.MULTILINE)
 

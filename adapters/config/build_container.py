@@ -8,8 +8,6 @@ from typing import TypeAlias
 from urllib.parse import SplitResult
 
 from ...runtime.container import Container, ContainerEngine
-from ...runtime.hook_actions import RunAction
-from ...runtime.spec import Hook
 from .schema.container import ContainerSection
 from .schema.fields import CommandLine
 
@@ -18,16 +16,6 @@ Location: TypeAlias = tuple[int | str, ...]
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 #: Networks in which the ports of a container are those of the host or of another container.
 _SHARED = ("host", "none", "container:", "ns:", "pod:")
-#: Shell script: $1 is the pull policy, $2 the image, and the rest the engine.
-_PULL = """
-policy=$1 image=$2
-shift 2
-if [ "$policy" = missing ]; then
-    "$@" image inspect --format found "$image" >/dev/null 2>&1 && exit 0
-    echo "[swapchart] the image $image is not on this machine; pulling it"
-fi
-"$@" pull "$image"
-"""
 
 
 class ContainerBuilder:
@@ -84,14 +72,6 @@ class ContainerBuilder:
     def args(self, section: ContainerSection) -> tuple[str, ...]:
         """Return the arguments of the image."""
         return self._argv(section.args, "args")
-
-    def pull_hook(self, section: ContainerSection) -> Hook | None:
-        """Return the hook that pulls the image before a start; None for `pull: never`."""
-        if section.pull == "never":
-            return None
-        words = ("/bin/sh", "-c", _PULL, "sh", section.pull, section.image, *self._engine.command)
-        action = RunAction(argv=words, title=f"pull {section.image}")
-        return Hook(action=action, timeout_s=section.pull_timeout, on_error="fail")
 
     def _argv(self, command: CommandLine, key: str) -> tuple[str, ...]:
         return self._split(command, ("container", key)) if command else ()

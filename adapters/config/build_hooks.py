@@ -10,10 +10,12 @@ import shlex
 from collections.abc import Callable
 from typing import TypeAlias
 
+from ...runtime.container import ContainerEngine
 from ...runtime.hook_actions import HookAction, HttpAction, RunAction
 from ...runtime.pid_placeholder import fill_pid
 from ...runtime.ports import Endpoint, HttpCall
 from ...runtime.spec import Hook, OnError
+from .schema.container import ContainerSection
 from .schema.fields import CommandLine
 from .schema.hooks import HookSection, HttpSection, SettleSection
 from .url import url_problem
@@ -36,6 +38,17 @@ done
 
 
 _SOMEWHERE = Endpoint("localhost", 80, "node")
+
+#: Shell script: $1 is the pull policy, $2 the image, and the rest the engine.
+_PULL = """
+policy=$1 image=$2
+shift 2
+if [ "$policy" = missing ]; then
+    "$@" image inspect --format found "$image" >/dev/null 2>&1 && exit 0
+    echo "[swapchart] the image $image is not on this machine; pulling it"
+fi
+"$@" pull "$image"
+"""
 
 
 class HookBuilder:
@@ -89,6 +102,14 @@ class HookBuilder:
         else:
             argv = ("/bin/sh", "-c", _GPU_BELOW, "sh", str(section.gpu_below))
         return Hook(action=RunAction(argv=argv), timeout_s=section.timeout)
+
+    def build_pull(self, section: ContainerSection, engine: ContainerEngine) -> Hook | None:
+        """Return the hook that pulls the image before a start; None for `pull: never`."""
+        if section.pull == "never":
+            return None
+        words = ("/bin/sh", "-c", _PULL, "sh", section.pull, section.image, *engine.command)
+        action = RunAction(argv=words, title=f"pull {section.image}")
+        return Hook(action=action, timeout_s=section.pull_timeout, on_error="fail")
 
     def _action(self, section: HookSection, loc: Location) -> HookAction:
         if section.http is not None:

@@ -160,7 +160,8 @@ class ModelBuilder:
         return _Command(
             text=shown_command(container, _text(given.args)),
             shown=shown_command(container, "" if args is None else _shown(args)),
-            argv=build.args(given), container=container, pull=build.pull_hook(given),
+            argv=build.args(given), container=container,
+            pull=self._hook_builder.build_pull(given, container.engine),
         )  # fmt: skip
 
     def _check_start(self, section: ModelSection) -> None:

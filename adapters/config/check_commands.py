@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import TypeAlias
 
-from ...runtime import RunAction
 from ..llama_cpp.launch_args import LaunchLine
 from .command_line import literal_words
 from .container_engine import engine_problem
@@ -114,6 +113,6 @@ def _commands(
     yield (*place, "cmdStop"), model.stop_argv
     for point, hooks in model.hooks.items():
         for hook in hooks:
-            action = hook.action
-            if isinstance(action, RunAction) and not (on_host and action.is_inside):
-                yield (*place, point), action.argv
+            argv = getattr(hook.action, "argv", ())
+            if argv and not (on_host and getattr(hook.action, "is_inside", False)):
+                yield (*place, point), argv

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,27 +183,42 @@ def test_image_is_pulled_before_the_start(serve: Serve, podman: Podman, tmp_path
     assert proxy.chat("a").status == 200  # though the registry is gone
 
 
-@pytest.mark.parametrize(
-    ("keys", "engine_of", "words"),
-    [
-        ({"pull": "missing", "image": "127.0.0.1:1/none:1"}, None, "pull 127.0.0.1:1/none:1"),
-        ({"entrypoint": "/no/such"}, None, 'exec: "/no/such": stat /no/such: no such file'),
-        ({"args": ["-c", "raise SystemExit(9)", "${PORT}"]}, None, "exit code 9"),
-        ({}, ["no-such-engine"], "cannot start no-such-engine: No such file or directory; install"),
-        ({}, ["docker", "--host", "unix:///no/such.sock"], "docker does not respond: Cannot con"),
-    ],
-)
 def test_container_that_cannot_start_is_explained_to_the_client(
-    serve: Serve, podman: Podman, keys: dict[str, Any], engine_of: list[str] | None, words: str
+    serve: Serve, podman: Podman
 ) -> None:
     """One clear sentence; nothing is left behind."""
-    config = engine(podman) if engine_of is None else {"containerEngine": engine_of}
-    proxy = serve({"a": {"container": podman.demo(**keys)}}, config=config)
-    proxy.may_log = "no model in a container can start"
-    error = error_of(proxy.chat("a"))
+    wrong: dict[str, tuple[dict[str, Any], str]] = {
+        "image": (
+            {"pull": "missing", "image": "127.0.0.1:1/none:1"}, "pull 127.0.0.1:1/none:1",
+        ),
+        "program": ({"entrypoint": "/no/such"}, 'exec: "/no/such": stat /no/such: no such file'),
+        "exit": ({"args": ["-c", "raise SystemExit(9)", "${PORT}"]}, "exit code 9"),
+    }  # fmt: skip
+    models = {name: {"container": podman.demo(**keys)} for name, (keys, _) in wrong.items()}
+    proxy = serve(models, config=engine(podman))
+    for name, (_, words) in wrong.items():
+        assert words in error_of(proxy.chat(name))["message"]
+    wait_until(lambda: not podman.names(), what="the containers are removed")
 
-    assert words in error["message"]
-    wait_until(lambda: not podman.names(), what="the container is removed")
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        (["no-such-engine"], "cannot start no-such-engine: No such file or directory; install"),
+        (["docker", "--host", "unix:///no/such.sock"], "docker does not respond: Cannot con"),
+    ],
+)
+def test_engine_that_is_not_there_is_explained_to_the_client(
+    serve: Serve, command: list[str], words: str
+) -> None:
+    """The log of the proxy says so at its start."""
+    if command[0] == "docker" and shutil.which("docker") is None:
+        pytest.skip("NOT TESTED: no docker")
+    model = {"container": {"image": "i", "port": 80, "pull": "never"}}
+    proxy = serve({"a": model}, config={"containerEngine": command})
+    proxy.wait_said("no model in a container can start")
+
+    assert words in error_of(proxy.chat("a"))["message"]
 
 
 def test_config_check_finds_missing_engines_and_images(
