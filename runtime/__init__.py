@@ -40,6 +40,7 @@ from .errors import (
     PortInUseError,
     RequestError,
     SpecError,
+    StartError,
     SwapchartError,
     UnknownServiceError,
 )
@@ -152,6 +153,7 @@ __all__ = [
     "Scheduler",
     "ServiceSpec",
     "SpecError",
+    "StartError",
     "Step",
     "StepListener",
     "Store",

@@ -15,6 +15,7 @@ __all__ = [
     "PortInUseError",
     "RequestError",
     "SpecError",
+    "StartError",
     "SwapchartError",
     "UnknownServiceError",
 ]
@@ -87,16 +88,17 @@ class RequestError(SwapchartError):
         retry_after_s: Time in seconds until a retry makes sense; None means unknown.
         log_tail: Last lines of the service's log if they explain the error; else empty.
         telling_line: Line of that log that tells the reason; empty takes a likely one.
+        can_retry: The same request may succeed soon without a change to anything else.
     """
 
     def __init__(
         self, code: str, message: str, *, status_hint: int = 503,
         retry_after_s: float | None = None, log_tail: tuple[str, ...] = (),
-        telling_line: str = "",
+        telling_line: str = "", can_retry: bool = True,
     ) -> None:  # fmt: skip
         super().__init__(message)
         self.code, self.status_hint, self.retry_after_s = code, status_hint, retry_after_s
-        self.log_tail, self.telling_line = log_tail, telling_line
+        self.log_tail, self.telling_line, self.can_retry = log_tail, telling_line, can_retry
 
     def reason_line(self) -> str:
         """Return *telling_line*, else the last line of *log_tail* that reports an error, or is."""
@@ -105,6 +107,17 @@ class RequestError(SwapchartError):
         lines = [line.strip() for line in self.log_tail if line.strip()]
         telling = [line for line in lines if _TELLING.search(line)]
         return (telling or lines or [""])[-1][:_LINE_CHARS]
+
+
+class StartError(RequestError):
+    """The service that a request waited for did not start; another start is likely to fail too."""
+
+    def again(self) -> RequestError:
+        """Return the error for the same request when nothing was started for it."""
+        return RequestError(
+            self.code, str(self), status_hint=self.status_hint, log_tail=self.log_tail,
+            telling_line=self.telling_line, can_retry=False,
+        )  # fmt: skip
 
 
 class UnknownServiceError(RequestError, KeyError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..machine import Stepper
-from .errors import PlacementError, RequestError
+from .errors import PlacementError, RequestError, StartError
 from .lifecycle_timers import LifecycleTimers
 from .service_state import ServiceState
 from .waiter import PendingRequest
@@ -103,9 +103,9 @@ class LifecycleRequests:
             tail = tuple(service.log.tail(_TAIL_LINES, since_bytes=service.log_start_bytes))
             failure = service.memory_failure
             if event == "proc_exited" and failure is not None:
-                return RequestError(
+                return StartError(
                     "out_of_memory", failure.text, status_hint=502, log_tail=tail,
-                    telling_line=failure.line,
+                    telling_line=failure.line, can_retry=False,
                 )  # fmt: skip
             if event == "proc_exited" and service.launched_at is not None:
                 after_s = service.runtime.timers.now() - service.launched_at
@@ -114,10 +114,12 @@ class LifecycleRequests:
                 return RequestError(
                     "no_room", f"{name} cannot be placed: {cause}", log_tail=tail,
                     retry_after_s=None if service.start_error.permanent else 5.0,
+                    can_retry=not service.start_error.permanent,
                 )  # fmt: skip
-            return RequestError(
-                _FAILURES[event], f"{name} failed: {cause}", status_hint=502, log_tail=tail
-            )
+            return StartError(
+                _FAILURES[event], f"{name} failed: {cause}", status_hint=502, log_tail=tail,
+                can_retry=False,
+            )  # fmt: skip
         state = self._stepper.configuration[-1]
         if state in ("tripped", "crashed"):
             deadline = self._timers.deadline("cooldown")
@@ -126,11 +128,13 @@ class LifecycleRequests:
             return RequestError(
                 "failed", f"{name} is not restarted for now: {why}", retry_after_s=wait_s or 1.0,
                 log_tail=() if self.last_failure is None else self.last_failure.log_tail,
+                can_retry=False,
             )  # fmt: skip
         if self._stepper.is_final or getattr(self._stepper.context, "intent", None) == "shutdown":
             return self.shut_down()
         if state == "stuck":
-            return RequestError("stuck", f"the process of {name} cannot be killed")
+            text = f"the process of {name} cannot be killed"
+            return RequestError("stuck", text, can_retry=False)
         return RequestError("stopped", f"{name} was stopped: {cause}", retry_after_s=1.0)
 
     def shut_down(self) -> RequestError:

@@ -311,7 +311,7 @@ class Scheduler:
         for name in sorted(evict):
             if self.services[name].is_pinned and self.services[name].phase != "stopping":
                 text = f"{service} cannot run beside {name}, which is pinned"
-                return RequestError("pinned", text)
+                return RequestError("pinned", text, can_retry=False)
         return None
 
     def _queue_full(self) -> RequestError:
@@ -392,7 +392,8 @@ class Scheduler:
 
 
 def _no_memory(service: str, plan: Plan) -> RequestError:
-    return RequestError("memory_infeasible", f"{service} does not fit: {plan.why}")
+    text = f"{service} does not fit: {plan.why}"
+    return RequestError("memory_infeasible", text, can_retry=False)
 
 
 def _not_loaded(entry: ServiceEntry) -> RequestError:

@@ -76,6 +76,7 @@ class ProxyApp:
         self._ends = [
             supervisor.listen(self._publisher.on_transition),
             supervisor.listen(self.proxy.accounting.metrics.on_transition),
+            supervisor.listen(self.proxy.failed_starts.on_transition),
         ]
         self.proxy.spawn(
             kept(sample_on, self.proxy.accounting.samples, self._sample_period_s, HostSampler())

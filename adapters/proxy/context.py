@@ -21,6 +21,7 @@ from .body.turns import Turns
 from .event_bus import EventBus
 from .listener_limits import ListenerLimits
 from .models.catalog import LocalModel, ModelCatalog, Target
+from .models.failed_starts import FailedStarts
 from .models.profiles import Profiles
 from .models.resolver import Resolver
 from .monitoring.event_loop import LoopWatch
@@ -111,6 +112,7 @@ class ProxyContext:
         resolver: Finds models by name.
         upstreams: Connections to the servers of models and to peers.
         in_flight: Requests in flight.
+        failed_starts: Requests whose model failed to start a moment ago.
         turns: Shares the event loop among long work of requests.
         event_bus: Passes events to subscribed clients.
         listeners: Limits the number of clients that stream events and logs.
@@ -140,6 +142,7 @@ class ProxyContext:
         self.profiles = Profiles(catalogue.profiles)
         self.resolver = Resolver(supervisor, catalogue, self.profiles)
         self.in_flight = InFlightRequests()
+        self.failed_starts = FailedStarts(self.now)
         self.turns = Turns()
         self.event_bus = EventBus()
         self.listeners = ListenerLimits(options.listeners, options.listeners_per_key)
@@ -160,6 +163,7 @@ class ProxyContext:
         """
         active = self.profiles.active
         self.catalog, self.options = catalogue, options
+        self.failed_starts.clear()
         self.admission = AdmissionControl(options)
         self._renewed.set()
         self._renewed = asyncio.Event()

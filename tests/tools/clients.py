@@ -15,12 +15,12 @@ _LONG_S = 30.0
 
 
 @contextmanager
-def openai_client(port: int, key: str) -> Iterator[openai.OpenAI]:
-    """Yield OpenAI's client, which does not try again."""
+def openai_client(port: int, key: str, *, retries: int = 0) -> Iterator[openai.OpenAI]:
+    """Yield OpenAI's client, which by default does not try again."""
     with (
         openai.DefaultHttpxClient(trust_env=False, timeout=_LONG_S) as transport,
         openai.OpenAI(
-            base_url=f"http://127.0.0.1:{port}/v1", api_key=key, max_retries=0,
+            base_url=f"http://127.0.0.1:{port}/v1", api_key=key, max_retries=retries,
             http_client=transport,
         ) as client,
     ):  # fmt: skip
@@ -28,12 +28,15 @@ def openai_client(port: int, key: str) -> Iterator[openai.OpenAI]:
 
 
 @contextmanager
-def claude_client(port: int, key: str) -> Iterator[anthropic.Anthropic]:
-    """Yield Anthropic's client, which does not try again."""
+def claude_client(port: int, key: str, *, retries: int = 0) -> Iterator[anthropic.Anthropic]:
+    """Yield Anthropic's client, which by default does not try again."""
     with (
         anthropic.DefaultHttpxClient(trust_env=False, timeout=_LONG_S) as transport,
         anthropic.Anthropic(
-            base_url=f"http://127.0.0.1:{port}", api_key=key, max_retries=0, http_client=transport
+            base_url=f"http://127.0.0.1:{port}",
+            api_key=key,
+            max_retries=retries,
+            http_client=transport,
         ) as client,
     ):
         yield client

@@ -44,6 +44,7 @@ async def version(proxy: ProxyContext, request: Request) -> schema.Version:
 @ApiHandler
 async def unload_all(proxy: ProxyContext, request: Request) -> schema.Done:
     """Unload all models, and respond when that is done."""
+    proxy.failed_starts.clear()
     await proxy.supervisor.unload_all(_CAUSE)
     return schema.Done()
 
@@ -51,6 +52,7 @@ async def unload_all(proxy: ProxyContext, request: Request) -> schema.Done:
 @ApiHandler
 async def unload_all_text(proxy: ProxyContext, request: Request) -> str:
     """Do the same as `unload_all` for ``GET /unload``, whose response is text."""
+    proxy.failed_starts.clear()
     await proxy.supervisor.unload_all(_CAUSE)
     return "OK"
 
@@ -59,6 +61,7 @@ async def unload_all_text(proxy: ProxyContext, request: Request) -> str:
 async def unload(proxy: ProxyContext, request: Request) -> str:
     """Unload one model, and respond when that is done."""
     name = _service_named(proxy, request, request.path_suffix)
+    proxy.failed_starts.forget(name)
     if not await proxy.supervisor.unload(name, _CAUSE):
         raise ApiError(409, f"model {name} is busy, and is configured not to be stopped then")
     return "OK"
@@ -68,6 +71,7 @@ async def unload(proxy: ProxyContext, request: Request) -> str:
 async def load(proxy: ProxyContext, request: Request) -> str:
     """Load one model, and respond when it is ready; goes on if the client leaves."""
     name = _service_named(proxy, request, request.path_suffix)
+    proxy.failed_starts.forget(name)
     try:
         await proxy.supervisor.load(name)
     except RequestError as error:
@@ -84,6 +88,7 @@ async def router_load(proxy: ProxyContext, request: Request) -> schema.Accepted:
     name = await _service_in_body(proxy, request)
     if proxy.supervisor.scheduler.services[name].phase in ("ready", "starting"):
         raise ApiError(400, "model is already running")
+    proxy.failed_starts.forget(name)
     proxy.spawn(_load(proxy, name))
     return schema.Accepted()
 
@@ -94,6 +99,7 @@ async def router_unload(proxy: ProxyContext, request: Request) -> schema.Accepte
     name = await _service_in_body(proxy, request)
     if proxy.supervisor.scheduler.services[name].phase == "stopped":
         raise ApiError(400, "model is not running")
+    proxy.failed_starts.forget(name)
     proxy.spawn(proxy.supervisor.unload(name, _CAUSE))
     return schema.Accepted()
 

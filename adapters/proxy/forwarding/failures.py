@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from math import ceil
 from typing import Any
 
 from ....runtime import RequestError
-from ...http1.asgi_types import Send
+from ...http1.asgi_types import Headers, Send
 from ...http1.client.errors import UpstreamError
 from ..accounting.request_record import RequestRecord, recording_headers
 from ..body.errors import BodyTooLargeError
@@ -35,9 +36,25 @@ def error_text(error: Exception, access: Access) -> str:
     return str(error)
 
 
+def rejection_fields(error: RequestError, access: Access) -> dict[str, Any]:
+    """Return what `send_error` needs to know of *error* beside its status and text.
+
+    The clients of OpenAI and Anthropic try again unless they are told not to, and wait as long as
+    Retry-After says, up to two minutes.
+    """
+    details, retry_after_s = error_details(error, access), error.retry_after_s
+    if error.can_retry:
+        return {"code": error.code, "retry_after_s": retry_after_s, "details": details}
+    headers: Headers = [(b"x-should-retry", b"false")]
+    return {"code": error.code, "headers": headers, "details": details}
+
+
 def error_details(error: RequestError, access: Access) -> dict[str, Any]:
     """Return further fields of the error object for a client with *access*."""
-    return {"log": list(error.log_tail)} if _shows_output(error, access) else {}
+    details: dict[str, Any] = {"log": list(error.log_tail)} if _shows_output(error, access) else {}
+    if error.retry_after_s is not None and not error.can_retry:
+        details["retry_after_s"] = ceil(error.retry_after_s)
+    return details
 
 
 def _shows_output(error: RequestError, access: Access) -> bool:

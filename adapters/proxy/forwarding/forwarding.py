@@ -36,9 +36,10 @@ from ..models.catalog import LocalModel, PeerModel
 from ..models.resolver import ResolvedModel
 from ..request import Request, RequestAbortedError
 from ..upstreams import Upstream
-from .failures import error_details, error_text, send_recorded_error, status_of
+from .failures import error_text, rejection_fields, send_recorded_error, status_of
 from .loading_stream import LoadingStream
 from .model_use import note_failure, release_model
+from .repeated_request import starting_once
 from .start_rules import AUTOLOAD, NOT_LOADED, split_autoload, why_not_start
 from .stream_formats import STREAM_FORMATS
 from .upstream_headers import client_headers, model_request_headers, peer_request_headers
@@ -286,7 +287,8 @@ class Forwarding:
         ):
             await self._run_with_loading_stream(local)
         else:
-            await self.acquire(local)
+            async with starting_once(self.context, record, self.target, self.body):
+                await self.acquire(local)
             await self._send_and_relay(local)
 
     async def _run_with_loading_stream(self, local: LocalModel) -> None:
@@ -298,7 +300,8 @@ class Forwarding:
             context.view(request.access).text, context.options.loading_tick_s,
         )  # fmt: skip
         try:
-            await loading.acquire(local.definition.priority, request.access.client)
+            async with starting_once(context, record, self.target, self.body):
+                await loading.acquire(local.definition.priority, request.access.client)
             self.is_uncompressed = loading.has_begun
             self.respond = loading.pass_on
             await self._send_and_relay(local)
@@ -360,11 +363,9 @@ class Forwarding:
         """Respond to a rejected request; only administrators get the model's output."""
         access = self.request.access
         _log_rejection(self, error)
-        await send_recorded_error(
-            self.record, self.respond, error.status_hint,
-            self.context.view(access).text(error_text(error, access)), code=error.code,
-            retry_after_s=error.retry_after_s, details=error_details(error, access),
-        )  # fmt: skip
+        text = self.context.view(access).text(error_text(error, access))
+        more = rejection_fields(error, access)
+        await send_recorded_error(self.record, self.respond, error.status_hint, text, **more)
 
     async def _send_failure(
         self, error: HeaderError | BadBodyError | BodyTooLargeError | UpstreamError
@@ -410,7 +411,7 @@ async def _acquire_loaded(forwarding: Forwarding, local: LocalModel, why_not: st
     except RequestError as error:
         if error.code != NOT_LOADED:
             raise
-        raise RequestError(NOT_LOADED, f"{error}: {why_not}") from error
+        raise RequestError(NOT_LOADED, f"{error}: {why_not}", can_retry=False) from error
 
 
 def _log_rejection(forwarding: Forwarding, error: RequestError) -> None:

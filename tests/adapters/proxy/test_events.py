@@ -404,7 +404,7 @@ def test_explain_endpoint_reports_a_tripped_circuit_breaker() -> None:
         failed = await bench.client.chat("a")
         assert failed.status == 502
         told = (await bench.client.call("GET", "/api/models/a/explain")).json()
-        refused = await bench.client.chat("a")
+        refused = await bench.client.call("POST", "/v1/completions", value={"model": "a"})
 
         assert (told["outcome"], told["evict"], told["state"]) == ("reject", [], "tripped")
         assert refused.status == 503

@@ -133,7 +133,9 @@ def test_metrics_of_peers_exist_from_the_start_with_zero() -> None:
 def test_outcomes_name_each_code_of_the_runtime() -> None:
     """A code that the runtime refuses requests with is among the outcomes that exist with 0."""
     sources = [path.read_text() for path in Path(runtime.__file__).parent.glob("*.py")]
-    codes = {code for text in sources for code in re.findall(r'RequestError\(\s*"(\w+)"', text)}
+    codes = {
+        code for text in sources for code in re.findall(r'(?:Request|Start)Error\(\s*"(\w+)"', text)
+    }
 
     assert len(codes) > 8
     assert {*codes, *_FAILURES.values()} - {"busy"} <= {*OUTCOMES}  # refuses stops, not requests

@@ -55,7 +55,7 @@ def test_readiness_of_a_model_whose_requests_are_refused_is_503() -> None:
     async def main(bench: Bench) -> None:
         assert (await bench.client.chat("broken")).status == 502
         status, body = await ask(bench, "broken")
-        refused = await bench.client.chat("broken")
+        refused = await bench.client.call("POST", "/v1/completions", value={"model": "broken"})
         assert (status, body["state"], body["accepts"], body["loaded"]) == (
             503, "failed", False, False,
         )  # fmt: skip

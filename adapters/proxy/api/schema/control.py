@@ -100,6 +100,7 @@ class ErrorDetail(Part, kw_only=True):
         message: What was expected, what was found, and what to do.
         log: Last lines that the model printed, for keys with the scope ``admin``.
         problems: Problems of the configuration.
+        retry_after_s: Time in seconds until the model is tried again, if it is not for now.
     """
 
     message: str
@@ -108,6 +109,7 @@ class ErrorDetail(Part, kw_only=True):
     code: str | None
     log: Maybe[list[str]] = UNSET
     problems: Maybe[list[ConfigProblem]] = UNSET
+    retry_after_s: Maybe[int] = UNSET
 
 
 class Error(Part, kw_only=True):

@@ -1,0 +1,94 @@
+"""Starts that failed a moment ago: the same request is not reason enough for another one.
+
+The libraries that clients use repeat a request that failed, two to five times and some of them
+whatever the response says. A large model takes a minute to fail, and evicts others each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha256
+
+from ....runtime import RequestError, StartError, Transition
+from ..body.json_scan import Steps
+
+REMEMBERED_S = 10.0  # libraries wait at most 8 s between two tries
+_MAX_REQUESTS = 256  # of a model
+_STEP_BYTES = 1 << 20  # takes about 1 ms
+
+
+class FailedStarts:
+    """Requests that a failed start was for, by model.
+
+    Args:
+        now: Returns the time in seconds, on any clock that never goes back.
+
+    Attributes:
+        epoch: Changes with each `forget` and `clear`.
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._requests: dict[str, dict[bytes, tuple[float, RequestError]]] = {}
+        self.epoch = 0
+
+    def __contains__(self, model: object) -> bool:
+        """Return True if a request for *model* may be remembered."""
+        return model in self._requests
+
+    def error(self, model: str, digest: bytes) -> RequestError | None:
+        """Return the error for a request whose start failed less than `REMEMBERED_S` ago."""
+        self._drop_old(model)
+        found = self._requests.get(model, {}).get(digest)
+        return None if found is None else found[1]
+
+    def remember(self, model: str, digest: bytes, error: StartError) -> None:
+        """Remember that the start for a request has failed."""
+        self._drop_old(model)
+        requests = self._requests.setdefault(model, {})
+        requests.pop(digest, None)
+        # Not the error itself: its traceback holds the body of the request.
+        requests[digest] = (self._now() + REMEMBERED_S, error.again())
+        if len(requests) > _MAX_REQUESTS:
+            del requests[next(iter(requests))]
+
+    def forget(self, model: str) -> None:
+        """Forget the failures of *model*, which is loaded or unloaded explicitly."""
+        self.epoch += 1
+        self._requests.pop(model, None)
+
+    def clear(self) -> None:
+        """Forget all failures: the configuration has changed."""
+        self.epoch += 1
+        self._requests.clear()
+
+    def on_transition(self, record: Transition) -> None:
+        """Forget the failures of a model that is ready now; for ``Supervisor.listen``."""
+        if record.target == "ready" and record.service in self._requests:
+            self.forget(record.service)
+
+    def _drop_old(self, model: str) -> None:
+        requests, now = self._requests.get(model), self._now()
+        if requests is None:
+            return
+        for digest in [key for key, (until, _) in requests.items() if until <= now]:
+            del requests[digest]
+        if not requests:
+            del self._requests[model]
+
+
+def digest_steps(client: str, method: bytes, target: bytes, body: bytes) -> Steps[bytes]:
+    """Return the digest of a request, in bounded steps.
+
+    Args:
+        client: Its key or address.
+        method: Such as ``POST``.
+        target: Path and query.
+        body: Complete.
+    """
+    found = sha256(b"\0".join((client.encode(), method, target, b"")))
+    view = memoryview(body)
+    for start in range(0, len(body), _STEP_BYTES):
+        found.update(view[start : start + _STEP_BYTES])
+        yield
+    return found.digest()
