@@ -25,9 +25,14 @@ from ..config import (
 )
 from ..server.listen import BindError
 from ..system.extras import missing_package
-from .defaults import NoConfigurationError, choose_configuration, configuration_sources
+from .defaults import (
+    NoConfigurationError,
+    choose_configuration,
+    configuration_sources,
+    proxy_url,
+)
 from .output import _fail
-from .remote.client import ApiError, proxy_of
+from .remote.client import ApiError, proxy_of, reading
 from .serve import check_address, root_path
 
 _LIMIT_S = 60.0
@@ -37,12 +42,12 @@ def plan(options: argparse.Namespace) -> int:
     """Print the plan of a reload, between two files or in a running proxy."""
     from ..app.chart_setup import chart, chart_problem
 
-    if options.url is not None:
-        if options.files:
-            return _fail("expected OLD NEW or --url URL: a proxy reads its own files only")
+    if not options.files:
+        options.url = options.url or proxy_url()
         return _ask(options, "plan")
-    if len(options.files) != 2:
-        return _fail("expected two files, OLD and NEW, or --url URL of a running proxy")
+    if options.url is not None or len(options.files) != 2:
+        _fail("config plan: expected two files, OLD and NEW, or none for those of a running proxy")
+        return 2
     try:
         old, new = _load_both(*options.files)
         chart(new)
@@ -90,14 +95,17 @@ def _ask(options: argparse.Namespace, what: str) -> int:
         field = "plan" if what == "reload" else "text"
         path = f"/api/config/{what}"
         value = proxy_of(options).send("POST", path, field=field, limit_s=_LIMIT_S)
+        with reading(options.url):
+            problems = [str(problem["text"]) for problem in value.get("problems", ())]
+            text = "".join([(value["plan"] if what == "reload" else value)["text"]])
     except ApiError as error:
         return _refused(options, error)
     if options.json:
         print(json.dumps(value, indent=2))
         return 0
-    for problem in value.get("problems", ()):
-        print(problem["text"], file=sys.stderr)
-    print((value["plan"] if what == "reload" else value)["text"])
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    print(text)
     return 0
 
 
@@ -206,7 +214,8 @@ def _notices(options: argparse.Namespace) -> list[Problem]:
     """Return what a running proxy says of its memory; a proxy that does not respond is one too."""
     try:
         found = proxy_of(options).get("/api/memory", "notices")
-        texts = [str(notice["text"]) for notice in found["notices"]]
+        with reading(options.url):
+            texts = [str(notice["text"]) for notice in found["notices"]]
     except ApiError as error:
         texts = [str(error)]
     return [

@@ -43,10 +43,11 @@ def init(options: argparse.Namespace) -> int:
         if not options.force and target.exists():
             raise InitError(f"{target} exists; write to another file with -o, or use --force")
         if not (options.folders or options.ollama or options.vllm):
-            raise InitError(
-                "expected folders with models, --ollama or --vllm MODEL, such as: "
+            _fail(
+                "init: expected folders with models, --ollama or --vllm MODEL, such as: "
                 "swapchart init ~/models"
             )
+            return 2
         engines = find_engines()
         found = _search(options)
         room, unread = machine_room()
@@ -82,7 +83,7 @@ def _search(options: argparse.Namespace) -> Found:
         for folder in options.folders:
             if not folder.exists():
                 raise InitError(f"{folder} does not exist")
-        found.add(find_models([folder.absolute() for folder in options.folders]))
+        found.add(find_models([_full_path(folder) for folder in options.folders]))
     if options.ollama:
         stores = ollama_stores(os.environ, Path.home())
         if not (stores[0] / "manifests").is_dir():
@@ -90,6 +91,12 @@ def _search(options: argparse.Namespace) -> Found:
             raise InitError(f"no store of Ollama in {places}; set OLLAMA_MODELS to its folder")
         found.add(find_ollama_models(stores[0]))
     return found
+
+
+def _full_path(folder: Path) -> Path:
+    """Return *folder* as an absolute path without ``..``; links are kept where that is possible."""
+    plain = Path(os.path.abspath(folder))  # noqa: PTH100  # absolute() keeps `..`
+    return plain if plain.exists() and plain.samefile(folder) else folder.resolve()
 
 
 def machine_room() -> tuple[Room, list[str]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ... import __version__
 from .command_parser import CommandParser
+from .defaults import DEFAULT_URL
 from .remote import parsers as remote
 from .remote.parsers import add_key, add_url
 
@@ -184,9 +185,10 @@ def _add_config(parser: CommandParser) -> None:
     keys.set_defaults(run="config-keys")
     plan = commands.add_parser("plan", help="show what a reload would change")
     plan.add_argument(
-        "files", nargs="*", type=Path, metavar="FILE", help="OLD and NEW, without --url"
-    )
-    plan.add_argument("--url", help="running proxy to ask for the effect of its changed files")
+        "files", nargs="*", type=Path, metavar="FILE",
+        help="OLD and NEW; default: the running proxy is asked what its changed files would change",
+    )  # fmt: skip
+    plan.add_argument("--url", help=f"default: $SWAPCHART_URL, or {DEFAULT_URL}")
     plan.set_defaults(run="config-plan")
     reload = commands.add_parser("reload", help="reload the configuration of a running proxy")
     add_key(plan)

@@ -206,11 +206,15 @@ def model_forbidden(name: str) -> ApiError:
 
 def unknown_model(request: Request, name: str, closest: str | None) -> ApiError:
     """Return the error for the unknown model *name*; suggests *closest* if the key may use it."""
-    if closest is not None and not request.access.allows_model(closest):
-        closest = None
-    hint = f"; did you mean {closest!r}?" if closest else ""
-    message = f"model not found: {quoted_name(name)}{hint}"
+    message = f"model not found: {quoted_name(name)}{closest_hint(request, closest)}"
     return ApiError(404, message, code="model_not_found")
+
+
+def closest_hint(request: Request, closest: str | None) -> str:
+    """Return a suggestion of the model *closest*; empty if the request's key may not use it."""
+    if closest is None or not request.access.allows_model(closest):
+        return ""
+    return f"; did you mean {closest!r}?"
 
 
 async def send_model_forbidden(request: Request, send: Send, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shlex
 import signal
@@ -173,14 +174,43 @@ def test_certificate_that_is_not_trusted_is_one_line(
 
 
 @pytest.mark.parametrize(
-    "command", ["load", "unload", "explain", "plan", "history", "chat {} hello", "chat {} --json x"]
+    "command",
+    ["load", "unload", "explain", "plan", "history", "logs", "chat {} hello", "chat {} --json x"],
 )
 def test_unknown_model_is_one_line_with_a_guess(run: Run, command: str) -> None:
     words = command.split() if "{}" in command else [command, "{}"]
     code, out, err = run(*(word.format("hrae") for word in words))
 
     assert (code, out) == (1, "")
-    assert re.fullmatch(r"swapchart: .* model not found: 'hrae'; did you mean 'hare'\?\n", err)
+    assert re.fullmatch(r"swapchart: .* 'hrae'( is no model)?; did you mean 'hare'\?\n", err)
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("tort", "did you mean 'tortoise'?"), ("OISE", "did you mean 'tortoise'?"),
+        ("xyz", "`swapchart list` shows the models"),
+    ],
+)  # fmt: skip
+def test_unknown_model_of_another_length_is_named_with_what_to_do(
+    run: Run, name: str, hint: str
+) -> None:
+    """A part of a name, in any case, is a guess too."""
+    assert run("explain", name)[2].endswith(f"model not found: {name!r}; {hint}\n")
+
+
+@pytest.mark.parametrize("command", ["plan", "plan hare --with hare", "config plan one.yaml"])
+def test_command_without_what_it_is_about_is_a_usage_error(run: Run, command: str) -> None:
+    code, out, err = run(*command.split())
+
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"swapchart: \S+( plan)?: expected .*\n", err)
+
+
+def test_config_plan_without_files_asks_the_proxy_of_the_variable(run: Run) -> None:
+    code, out, err = run("config", "plan")
+
+    assert (code, out, err) == (0, "nothing changes; 3 models unchanged\n", "")
 
 
 @pytest.mark.parametrize("arguments", [(), ("hare", "--all")])
@@ -415,8 +445,12 @@ def foreign(monkeypatch: pytest.MonkeyPatch) -> Iterator[type[Foreign]]:
 
 
 @pytest.mark.parametrize(
-    "command", ["status", "ps", "list", "nodes", "queue", "explain a", "history a"]
-)
+    "command",
+    [
+        "status", "ps", "list", "nodes", "queue", "explain a", "history a", "load a", "unload a",
+        "unload --all", "logs", "logs -f", "logs a", "logs -f -n 1",
+    ],
+)  # fmt: skip
 @pytest.mark.parametrize(
     "reply",
     [
@@ -439,12 +473,48 @@ def test_command_that_asks_another_program_says_so(
     assert re.fullmatch(r"swapchart: http://\S+ is not a swapchart; it responded with .*\n", err)
 
 
+#: A response in which each field that a command asks for has a value of another type.
+ODD = {
+    "version": 4, "running": [1], "queue": 1, "nodes": [2], "models": 3, "data": "x", "outcome": {},
+    "pools": [{}], "text": {}, "plan": 4, "notices": [3],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", [*ASKING, "run a hello", "config check {url}"])
+def test_response_with_values_of_other_types_is_one_line(
+    foreign: type[Foreign], tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The proxy may be of another version, or another program with fields of the same names."""
+    foreign.reply = (200, "application/json", json.dumps(ODD).encode())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+    monkeypatch.chdir(tmp_path)
+    url = os.environ["SWAPCHART_URL"]
+    words = command.format(url=url).split()
+    if words[:2] == ["config", "check"]:
+        Path("config.yaml").write_text("models: {a: {cmd: sleep 9, proxy: 'http://127.0.0.1:1'}}")
+        words = ["config", "check", "--url", url]
+
+    code = main(words)
+    out, err = capsys.readouterr()
+    if words[:2] == ["config", "check"]:
+        assert (code, "another version" in out) == (0, True)
+    else:
+        assert (code, out, err.count("\n")) == (1, "", 1)
+        assert re.match(
+            r"swapchart: (http://\S+ is not a swapchart|model not found|the model)", err
+        )
+
+
 @pytest.mark.parametrize(
     ("body", "said"),
     [
         (b'data: {"choices":[{"delta":{"content":"so far"}}]}\n\n', "the response was cut off"),
         (b'data: {"error":{"message":"out of memory"}}\n\n', "out of memory"),
         (b"data: {\n\n", "the response was cut off: "),
+        (b'data: {"choices":[3]}\n\n', "the model responded with an unknown chunk: "),
+        (b"data: 3\n\n", "the response was cut off: "),
     ],
 )
 def test_chat_reports_a_stream_that_fails(
@@ -453,7 +523,9 @@ def test_chat_reports_a_stream_that_fails(
     foreign.reply = (200, "text/event-stream", body)
 
     assert main(["chat", "a", "hello"]) == 1
-    assert f"swapchart: {said}" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert f"swapchart: {said}" in err
+    assert out == ("so far\n" if b"so far" in body else "")  # the message has its own line
 
 
 @pytest.mark.parametrize(

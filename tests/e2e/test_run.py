@@ -274,6 +274,21 @@ def test_run_with_a_state_directory_in_use_says_so(place: Place, serve: Serve) -
     assert err.startswith("swapchart: the proxy did not start: ")
 
 
+def test_run_without_the_key_of_the_proxy_that_has_the_model_names_the_key(
+    place: Place, serve: Serve
+) -> None:
+    """That proxy holds the state directory, so that no other one can serve the model."""
+    key = {"key": "sk-test", "scopes": ["infer", "admin"]}
+    proxy = serve({"hare": demo_model("hare")}, config={"apiKeys": [key]})
+    place.env["SWAPCHART_STATE_DIR"] = str(proxy.folder / "state")
+    place.env["SWAPCHART_CONFIG"] = str(proxy.folder / "config.yaml")
+    place.env["SWAPCHART_URL"] = f"http://127.0.0.1:{proxy.port}"
+    code, _, err = place.run("hare", "hello")
+
+    assert (code, err.count("\n")) == (1, 1)
+    assert "401: an API key is needed: give it by --api-key or SWAPCHART_API_KEY; the proxy" in err
+
+
 # ---- chat in a terminal
 @pytest.fixture
 def proxy(serve: Serve) -> SwapchartProcess:

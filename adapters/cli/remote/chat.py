@@ -158,10 +158,17 @@ def _ask(proxy: Proxy, options: Namespace, messages: list[dict[str, str]]) -> Re
     with Progress(proxy, options.model, is_quiet=options.json) as progress:
         reply.began = monotonic()
         response = proxy.open("POST", path, body, limit_s=None, is_forwarded=True)
-        with response:
-            for chunk in _chunks(response):
-                _take(chunk, reply, is_shown=not options.json)
-                progress.is_over = reply.first_at is not None
+        try:
+            with response:
+                for chunk in _chunks(response):
+                    _take(chunk, reply, is_shown=not options.json)
+                    progress.is_over = reply.first_at is not None
+        except (ApiError, TypeError, AttributeError) as error:
+            if reply.text and not options.json:
+                print(flush=True)  # the message gets a line of its own
+            if isinstance(error, ApiError):
+                raise
+            raise ApiError(f"the model responded with an unknown chunk: {error}") from error
     reply.ended_at = monotonic()
     if progress.ready_at is not None:  # the event may come a moment after the first token
         reply.ready_at = min(progress.ready_at, reply.first_at or reply.ended_at)
@@ -197,9 +204,9 @@ def _chunks(response: HTTPResponse) -> Iterator[dict[str, Any]]:
     Raises:
         ApiError: It is an error, no stream of events, or ended too soon.
     """
-    if "event-stream" not in response.headers.get("content-type", ""):
-        raise ApiError(f"the model responded with no stream: {response.read(200)!r}")
     try:
+        if "event-stream" not in response.headers.get("content-type", ""):
+            raise ApiError(f"the model responded with no stream: {response.read(200)!r}")
         while line := response.readline():
             if not line.startswith(b"data:"):
                 continue
@@ -211,6 +218,6 @@ def _chunks(response: HTTPResponse) -> Iterator[dict[str, Any]]:
                 error = value["error"]
                 raise ApiError(str(error.get("message") if isinstance(error, dict) else error))
             yield value
-    except (OSError, HTTPException, ValueError, AttributeError) as error:
+    except (OSError, HTTPException, ValueError, TypeError, AttributeError) as error:
         raise ApiError(f"the response was cut off: {error}") from error
     raise ApiError("the response was cut off")

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import ssl
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 from http.client import (
     HTTPConnection,
@@ -89,11 +90,44 @@ class Proxy:
             return found
         raise self._foreign(200, text)
 
+    def change(self, path: str) -> None:
+        """POST to *path*, however long that takes, and expect a response that only confirms it.
+
+        Raises:
+            ApiError: There is no such response.
+        """
+        text = self.text("POST", path, limit_s=None)
+        if text != "OK" and _json(text) != {"msg": "ok"}:
+            raise self._foreign(200, text)
+
+    def log(self, path: str, *, limit_s: float | None = _LIMIT_S) -> HTTPResponse:
+        """GET a log, and return the response when its headers have arrived.
+
+        Raises:
+            ApiError: There is no such response.
+        """
+        response = self.open("GET", path, limit_s=limit_s)
+        if response.headers.get_content_type() == "text/plain":
+            return response
+        with response:
+            try:
+                text = response.read(200).decode("utf-8", "replace")
+            except (OSError, HTTPException):
+                text = ""
+        raise self._foreign(200, text)
+
     def text(
         self, method: str, path: str, value: object = None, *, limit_s: float | None = _LIMIT_S
     ) -> str:
         """Send a request as `send` does, and return the body of the response."""
-        response = self.open(method, path, value, limit_s=limit_s)
+        return self.read(self.open(method, path, value, limit_s=limit_s), limit_s=limit_s)
+
+    def read(self, response: HTTPResponse, *, limit_s: float | None = _LIMIT_S) -> str:
+        """Return the body of *response*.
+
+        Raises:
+            ApiError: It does not arrive completely.
+        """
         with response:
             try:
                 return response.read().decode("utf-8", "replace")
@@ -180,6 +214,8 @@ class Proxy:
                 message = f"an API key is needed: give it by {_KEY}"
         elif not is_ours and not is_forwarded:
             return self._foreign(status, text)
+        elif details.get("code") == "model_not_found" and "did you mean" not in message:
+            message += "; `swapchart list` shows the models"
         return ApiError(f"{self.url} responded with {status}: {message}", status, details)
 
     def _foreign(self, status: int, text: str) -> ApiError:
@@ -198,11 +234,25 @@ def asking(command: Command) -> Command:
     @wraps(command)
     def run(options: Namespace) -> int:
         try:
-            return command(options)
+            with reading(options.url) if options.url else nullcontext():
+                return command(options)
         except ApiError as error:
             return _fail(str(error))
 
     return run
+
+
+@contextmanager
+def reading(url: str) -> Iterator[None]:
+    """Read values of responses: one that is missing or has another type becomes an `ApiError`."""
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        found = f"{type(error).__name__}: {error}"
+        raise ApiError(
+            f"{url} is not a swapchart, or one of another version: a value of its response is "
+            f"missing or unknown ({found})"
+        ) from error
 
 
 def model_path(model: str, before: str = "/api/models/", after: str = "") -> str:

@@ -20,7 +20,7 @@ def load(options: Namespace) -> int:
     path = model_path(options.model, "/api/models/load/")
     try:
         with Progress(proxy, options.model, is_quiet=options.json):
-            proxy.text("POST", path, limit_s=None)
+            proxy.change(path)
     except KeyboardInterrupt:
         if not options.json:
             print(
@@ -43,9 +43,9 @@ def unload(options: Namespace) -> int:
         return 2
     proxy = proxy_of(options)
     if options.all:
-        proxy.text("POST", "/api/models/unload", limit_s=None)
+        proxy.change("/api/models/unload")
     else:
-        proxy.text("POST", model_path(options.model, "/api/models/unload/"), limit_s=None)
+        proxy.change(model_path(options.model, "/api/models/unload/"))
     if options.json:
         print(json.dumps({"unloaded": options.model or "all"}))
     else:
@@ -81,8 +81,10 @@ def plan(options: Namespace) -> int:
         from ..fitting import plan_with
 
         if options.model:
-            return _fail("expected either a model, or --with for models without a proxy")
+            _fail("plan: expected either a model, or --with for models without a proxy")
+            return 2
         return plan_with(options)
     if not options.model:
-        return _fail("expected a model, or --with A,B,C")
+        _fail("plan: expected a model, or --with A,B,C")
+        return 2
     return explain(options)

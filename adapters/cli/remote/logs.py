@@ -19,10 +19,10 @@ def logs(options: Namespace) -> int:
     proxy = proxy_of(options)
     path = model_path(options.model, "/logs/stream/") if options.model else "/logs/stream"
     if options.follow and options.lines is None:
-        _follow(proxy.open("GET", path, limit_s=None), options)
+        _follow(proxy.log(path, limit_s=None), options)
         return 0
-    stream = proxy.open("GET", f"{path}?no-history", limit_s=None) if options.follow else None
-    lines = proxy.text("GET", f"{path}?no-follow").splitlines()
+    stream = proxy.log(f"{path}?no-history", limit_s=None) if options.follow else None
+    lines = proxy.read(proxy.log(f"{path}?no-follow")).splitlines()
     if options.lines is not None:
         lines = lines[len(lines) - min(options.lines, len(lines)) :]
     _print(lines, options)

@@ -16,7 +16,7 @@ from ..defaults import (
     configuration_sources,
     proxy_url,
 )
-from ..remote.client import ApiError, Proxy
+from ..remote.client import ApiError, Proxy, reading
 
 if TYPE_CHECKING:
     from ...config import Config
@@ -39,6 +39,7 @@ class Choice:
         options: Options of `serve` that name the configuration; empty if `document` is one.
         document: Configuration to write, with this model alone.
         key: API key that the configuration asks for; None means that it asks for none.
+        refusal: Why a running proxy could not be asked for the model; empty if that is not known.
     """
 
     model: str
@@ -46,6 +47,7 @@ class Choice:
     options: Sequence[str] = ()
     document: Mapping[str, Any] | None = None
     key: str | None = None
+    refusal: str = ""
 
 
 def choose(options: Namespace) -> Choice:
@@ -97,6 +99,7 @@ class _Search:
 
     def __init__(self, name: str, key: str | None, *, is_optional: bool) -> None:
         self.choice: Choice | None = None
+        self._refusal = ""
         self._name, self._key, self._is_optional = name, key, is_optional
         self._known: list[str] = []
         self._places = ["no such file"] if is_optional else []
@@ -113,11 +116,14 @@ class _Search:
         except ApiError as error:
             if not self._is_optional:
                 raise
-            refusal = "cannot be asked" if error.status else "does not respond"
-            self._places.append(f"the proxy at {proxy.url} {refusal}")
+            self._refusal = str(error) if error.status in (401, 403) else ""
+            outcome = "cannot be asked" if error.status else "does not respond"
+            self._places.append(f"the proxy at {proxy.url} {outcome}")
             return
-        aliases = (row.get("meta", {}).get("llamaswap", {}).get("aliases", ()) for row in rows)
-        names = [row["id"] for row in rows] + [name for each in aliases for name in each]
+        with reading(proxy.url):
+            metas = (row.get("meta", {}).get("llamaswap", {}) for row in rows)
+            names = [name for meta in metas for name in meta.get("aliases", ())]
+            names += [row["id"] for row in rows]
         if self._has(names, f"the proxy at {proxy.url}"):
             self.choice = Choice(model=self._name, proxy=proxy)
 
@@ -150,7 +156,9 @@ class _Search:
             if options.config_dir:
                 arguments += ["--config-dir", str(options.config_dir)]
             key = self._key or _key(config, sources)
-            self.choice = Choice(model=self._name, options=arguments, key=key)
+            self.choice = Choice(
+                model=self._name, options=arguments, key=key, refusal=self._refusal
+            )
 
     def in_ollama(self) -> None:
         """Look into the store of Ollama.
@@ -184,6 +192,8 @@ class _Search:
         import difflib
 
         close = difflib.get_close_matches(self._name, self._known, n=1)
+        part = self._name.casefold()
+        close = close or [name for name in self._known if part and part in name.casefold()]
         guess = f"; did you mean {close[0]!r}?" if close else ""
         return f"model not found: {self._name!r}: {', '.join(self._places)}{guess}"
 

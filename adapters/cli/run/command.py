@@ -34,7 +34,11 @@ def run(options: Namespace) -> int:
         options.model = choice.model
         if choice.proxy is not None:
             return talk(choice.proxy, options, prompt)
-        return _serve(choice, options, prompt)
+        try:
+            return _serve(choice, options, prompt)
+        except RunError as error:
+            # a proxy that holds the state directory may be the one that refused to be asked
+            raise RunError(f"{choice.refusal}; {error}" if choice.refusal else error) from error
     except RunError as error:
         return _fail(str(error))
 
@@ -64,7 +68,7 @@ def _load(proxy: Proxy, model: str, *, is_quiet: bool) -> None:
     began = monotonic()
     is_live = sys.stderr.isatty() and not is_quiet
     with _seconds(model, began) if is_live else Progress(proxy, model, is_quiet=is_quiet):
-        proxy.text("POST", model_path(model, "/api/models/load/"), limit_s=None)
+        proxy.change(model_path(model, "/api/models/load/"))
     if not is_quiet:
         print(f"{model} is ready after {monotonic() - began:.1f} s", file=sys.stderr)
 

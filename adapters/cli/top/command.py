@@ -107,7 +107,7 @@ class _Live:
         self._say(f"{name}: {verb}ing")
         began = time.monotonic()
         try:
-            self._proxy.text("POST", model_path(name, f"/api/models/{verb}/"), limit_s=None)
+            self._proxy.change(model_path(name, f"/api/models/{verb}/"))
         except ApiError as error:
             self._say(f"{name}: {error}")
         else:

@@ -229,7 +229,9 @@ async def yield_memory(proxy: ProxyContext, request: Request) -> YieldedPools:
     ledger, yielding = proxy.supervisor.scheduler.memory, proxy.supervisor.memory_yielding
     known = () if ledger is None else ledger.pools
     if unknown := [name for name in wanted.pools if name not in known]:
-        raise ApiError(400, f"no such memory pool: {quoted_name(unknown[0])}")
+        there = ", ".join(known) or "none, since `memory` is off"
+        message = f"no such memory pool: {quoted_name(unknown[0])}; there are: {there}"
+        raise ApiError(400, message)
     if wanted.keep < 0 or (wanted.seconds is not None and not 0 <= wanted.seconds <= _LONGEST_S):
         raise ApiError(400, "expected `seconds` from 0 to 31536000 or null, and `keep` >= 0")
     if wanted.pools and ledger is not None and not ledger.decides:

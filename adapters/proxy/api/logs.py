@@ -10,7 +10,7 @@ from ..body.model_name import quoted_name
 from ..context import ProxyContext
 from ..listener_limits import send_too_many
 from ..request import Request
-from ..responses import send_error, send_model_forbidden, send_text
+from ..responses import closest_hint, send_error, send_model_forbidden, send_text
 
 _CHUNKS = 32  # of the log that are sent at a time; most have about 2 KiB
 _TEXT = b"text/plain; charset=utf-8"
@@ -49,7 +49,8 @@ async def stream(proxy: ProxyContext, request: Request, send: Send) -> None:
         return
     rings = _rings(proxy, requested)
     if not rings:
-        message = f"invalid log id: {quoted_name(requested)} is no model"
+        hint = closest_hint(request, proxy.catalog.closest(requested))
+        message = f"invalid log id: {quoted_name(requested)} is no model{hint}"
         await send_error(request, send, 400, message)
         return
     if b"no-follow" in request.query:

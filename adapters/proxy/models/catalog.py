@@ -23,6 +23,7 @@ _MIN_SIMILARITY = 0.6  # the default of difflib.get_close_matches
 _MAX_NAME_CHARS = 256
 _MAX_NAMES = 2000  # a comparison by letters takes about 10 us
 _MAX_CANDIDATES = 10
+_MIN_PART_CHARS = 3  # fewer are in too many names
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +137,7 @@ class ModelCatalog:
         return None if found is None else found.definition.id
 
     def closest(self, name: str) -> str | None:
-        """Return the known name that is most similar to *name*, or None.
+        """Return the known name that is most similar to *name*, else one that contains it, or None.
 
         A comparison takes time that grows with the square of the length, so that the result for a
         long name is None, and only names with nearly the same letters are compared.
@@ -157,7 +158,17 @@ class ModelCatalog:
             matcher.set_seq1(known)
             if (ratio := matcher.ratio()) >= best and (found is None or ratio > best):
                 best, found = ratio, known
-        return found
+        return found or self._containing(name)
+
+    def _containing(self, name: str) -> str | None:
+        """Return the first known name that *name*, which is in any case, begins or is a part of."""
+        part = name.casefold()
+        if len(part) < _MIN_PART_CHARS:
+            return None
+        names = [*self.targets, *self.selectors][:_MAX_NAMES]
+        containing = [known for known in names if part in known.casefold()]
+        begun = (known for known in containing if known.casefold().startswith(part))
+        return next(begun, containing[0] if containing else None)
 
     def is_ignored(self, path: bytes) -> bool:
         """Return True if *path* below ``/upstream`` never starts a model.

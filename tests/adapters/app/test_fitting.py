@@ -161,8 +161,6 @@ def test_plan_with_models_takes_the_configuration_that_serve_takes(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("plan",), "expected a model, or --with A,B,C"),
-        (("plan", "m", "--with", "a"), "expected either a model, or --with"),
         (("plan", "--with", "a,nope", "--config", "{}"), "no such model: nope; there are a, b"),
         (("plan", "--with", ",", "--config", "{}"), "expected names of models"),
         (("plan", "--with", "a", "--config", "{}.none"), "config.yaml.none"),

@@ -56,6 +56,30 @@ def test_init_writes_what_config_check_accepts(
     assert not [path for path in Path().iterdir() if path.name.startswith(".")]
 
 
+@pytest.mark.parametrize("is_link", [False, True])
+def test_init_of_a_folder_above_writes_paths_without_dots(place: Path, *, is_link: bool) -> None:
+    """Also where the working directory is a link, whose parent is another folder."""
+    (place / "models").mkdir()
+    write_tiny_gguf(place / "models" / "tiny.gguf")
+    if is_link:
+        (place / "elsewhere").mkdir()
+        (place / "elsewhere" / "link").symlink_to(place / "work")
+        os.chdir(place / "elsewhere" / "link")
+        given = f"{place}/elsewhere/link/../models"
+    else:
+        given = "../models"
+
+    assert main(["init", given]) == 0
+    assert f"--model {place}/models/tiny.gguf" in Path("config.yaml").read_text()
+
+
+def test_init_without_anything_to_look_at_is_a_usage_error(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["init"]) == 2
+    assert capsys.readouterr().err.startswith("swapchart: init: expected folders with models")
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
@@ -99,7 +123,6 @@ def test_init_takes_models_of_ollama_and_vllm(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "expected folders with models, --ollama or --vllm MODEL"),
         (["nowhere"], "nowhere does not exist"),
         (["empty"], "no model was found in empty; nothing was written"),
         (["empty/file"], "no model was found in empty/file; nothing was written"),
