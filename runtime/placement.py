@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from .lost_claims import node_of
 from .memory import Amounts
 from .ports import Command
 
@@ -59,6 +60,8 @@ def placed(
         devices: Pool -> GPU.
         sets_variables: The command does not say its GPUs itself.
     """
+    if nodes := {node_of(pool) for pool in place} - {""}:
+        return _placed_on_node(command, place, nodes.pop())
     given = [devices[pool] for pool in devices if pool in place]
     if has_placeholder(command.argv):
         numbers = [str(device.number) for device in given or devices.values()]
@@ -71,6 +74,21 @@ def placed(
     if not sets_variables or not given or len(given) == len(devices):
         return command
     return replace(command, env={**command.env, **_variables(given)})
+
+
+def _placed_on_node(command: Command, place: Amounts, node: str) -> Command:
+    """Return *command* for a start on *node*, whose launcher sets the variables of its GPUs."""
+    memory = {pool.rpartition("/")[2]: amount for pool, amount in place.items()}
+    numbers = sorted(int(name[3:]) for name in memory if name[3:].isdecimal())
+    numbers_in_words = [str(number) for number in numbers]
+    argv = tuple(
+        item.replace(_ALL, ",".join(numbers_in_words)).replace(_ONE, (numbers_in_words or [""])[0])
+        for item in command.argv
+    )
+    return replace(
+        command, argv=argv, resources=replace(command.resources, memory=memory),
+        placement=replace(command.placement, nodes=(node,)),
+    )  # fmt: skip
 
 
 def _variables(given: Sequence[Device]) -> dict[str, str]:

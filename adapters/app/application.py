@@ -43,6 +43,7 @@ from ..store.journal import MIGRATIONS, IncompleteHooks, Journal, Launched
 from ..store.state_directory import NotAFolderError, StateDirectory, StateInUseError
 from ..system import threads
 from .chart_setup import chart
+from .cluster.nodes import ClusterNodes, check_engine, cluster_launcher
 from .config_files import ConfigFiles, Signature, watch
 from .container_setup import container_facts, container_launcher, remove_leftovers
 from .fitting import lost_finder
@@ -89,10 +90,12 @@ class Application:
         state: StateDirectory | None = None, stop_limit_s: float | None = None,
         root_path: str = "", may_keep: bool = False,
     ) -> None:  # fmt: skip
+        check_engine(config)
         self.config = config
         self._sources, self._seen, self._is_watching = sources, seen, is_watching
         self._must_have_keys, self._has_own_stop_limit = must_have_keys, stop_limit_s is not None
         self._running: LiveConfig | None = None
+        self._nodes: ClusterNodes | None = None
         self._state, self._root_path = state, root_path
         self._databases: list[Database] = []
         self.supervisor: Supervisor | None = None
@@ -130,13 +133,13 @@ class Application:
                 launcher.drop_env = kv_manager.drop_env = config.drop_env
                 memory.configure(config)
 
+            launchers = await self._launchers(stack, launcher, memory)
             configure_parts(self.config)
             specs = [
                 with_kv_hooks(model, memory.service(model), kv_manager)
                 for model in self.config.models.values()
             ]
             await stack.enter_async_context(kv_manager.running())
-            launchers = await self._launchers(stack, launcher)
             supervisor = Supervisor(
                 launchers, specs, http=HttpxClient(),
                 policy=eviction_policy(self.config), queue=queue_limits(self.config),
@@ -177,12 +180,24 @@ class Application:
             finally:
                 self.supervisor = self._running = None
 
-    async def _launchers(self, stack: AsyncExitStack, local: LocalLauncher) -> Launchers:
+    async def _launchers(
+        self, stack: AsyncExitStack, local: LocalLauncher, memory: MemorySetup
+    ) -> Launchers:
         """Return the launcher of all models: of local processes, and those that are configured."""
         containers = await stack.enter_async_context(container_launcher(local, self._state))
         await stack.enter_async_context(_beside(remove_leftovers(containers, self.config)))
         external = await stack.enter_async_context(ExternalLauncher(local))
-        return Launchers(external, [containers])
+        remote = cluster_launcher(self.config, local)
+        if remote is None:
+            return Launchers(external, [containers])
+        await stack.enter_async_context(remote)
+        self._nodes = ClusterNodes(remote, memory, self._config)
+        await self._nodes.read()
+        return Launchers(external, [containers, remote])
+
+    def _config(self) -> Config:
+        """Return the configuration in force."""
+        return self.config if self._running is None else self._running.config
 
     def _request_behind(self, record: Transition) -> str:
         return "" if self._proxy is None else self._proxy.proxy.request_behind(record)
@@ -190,6 +205,8 @@ class Application:
     async def _start_background_tasks(
         self, stack: AsyncExitStack, running: LiveConfig, supervisor: Supervisor
     ) -> None:
+        if self._nodes is not None:
+            self._nodes.watch(supervisor)
         await stack.enter_async_context(_beside(kept(running.reloader.run)))
         stack.callback(Prefetch(supervisor, lambda: running.config).close)
         await self._watch_files(stack, running)

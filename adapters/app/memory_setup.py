@@ -14,7 +14,7 @@ from typing import TypeAlias
 from ...runtime import MemoryFailures, MemoryLearning, MemoryLedger, ServiceSpec
 from ...runtime.memory import Amounts, MemoryNeed, Pool, Rules, lru_cost, reload_cost
 from ...runtime.placement import Device, has_placeholder
-from ...runtime.ports import PoolReading
+from ...runtime.ports import Node, PoolReading
 from ..config import Config, ModelConfig
 from ..config.check_memory import MACHINE_POOL
 from ..config.schema.memory import MemorySection, ModelMemory, PoolSection, Size
@@ -23,6 +23,7 @@ from ..memory.evidence import allocation_failure
 from ..memory.launches import Launch, LaunchReader
 from ..memory.printed_sizes import PrintedSizes
 from ..system import threads
+from .cluster.memory import cluster_need, node_pools
 from .container_setup import container_gpus
 from .service_setup import service_spec
 from .yield_setup import yield_rules
@@ -289,6 +290,7 @@ class MemorySetup:
         ledger: Claims of all models; without `memory:` it has no pools, and no model a need.
         meter: Reads the machine.
         readings: Pools of the machine when they were looked for.
+        nodes: Nodes of the cluster; to be followed by `configure`.
     """
 
     def __init__(
@@ -304,6 +306,8 @@ class MemorySetup:
         self._found = MemoryPools(pools={})
         self._costs: Mapping[str, float] = {}
         self.readings: Sequence[PoolReading] = ()
+        self.nodes: Sequence[Node] = ()
+        self._is_on = False
         self._cgroup = ""
 
     async def read(self, config: Config) -> None:
@@ -339,7 +343,7 @@ class MemorySetup:
         """Read the files of all models; those that changed since make another launch."""
         found = memory_pools(config, self.readings)
         for model in config.models.values():
-            if not (model.memory.is_free or model.external):
+            if not (model.memory.is_free or model.external or model.nodes is not None):
                 gpus = {
                     name: found.pools[name].capacity
                     for name in _where(model, found)
@@ -364,7 +368,7 @@ class MemorySetup:
     def configure(self, config: Config) -> None:
         """Apply the pools and rules of *config*; needs follow with the services."""
         ledger, mode = self.ledger, config.memory.mode
-        is_on = mode != "off"
+        is_on = self._is_on = mode != "off"
         self._found = memory_pools(config, self.readings) if is_on else MemoryPools(pools={})
         if is_on and (missing := _missing_pools(config, self._found)):
             log.warning(
@@ -374,7 +378,9 @@ class MemorySetup:
         matrix = config.routing.matrix
         self._costs = {} if matrix is None else matrix.costs
         self.meter.add(_checks(config) if is_on else ())
-        ledger.configure(self._found.pools.values(), memory_rules(config), self._found.devices)
+        held = {name: ledger.held(name) for name in ledger.pools}
+        pools = {**self._found.pools, **(node_pools(self.nodes, held) if is_on else {})}
+        ledger.configure(pools.values(), memory_rules(config), self._found.devices)
         ledger.yield_rules = tuple(yield_rules(config, self._found))
         ledger.decides = mode == "auto"
         ledger.evicts_under_pressure = mode == "auto" and config.memory.on_pressure == "evict"
@@ -382,7 +388,9 @@ class MemorySetup:
     def service(self, model: ModelConfig) -> ServiceSpec:
         """Return the service of *model*, with what it needs of memory."""
         spec = service_spec(model)
-        if not self._found.pools:
+        if model.nodes is not None and self._is_on:
+            return replace(spec, memory=cluster_need(model, self.nodes))
+        if not self._found.pools or model.nodes is not None:
             return spec
         return replace(spec, memory=self._base(model, self._found))
 
@@ -402,6 +410,8 @@ def _missing_pools(config: Config, found: MemoryPools) -> list[str]:
     """Return the pools that the configuration names and that were not found, sorted."""
     named = {*config.memory.pools, *(name for each in config.yields for name in each.pools)}
     for model in config.models.values():
+        if model.nodes is not None:
+            continue
         named.update(model.memory.pools, model.memory.on, model.memory.asleep)
     return sorted(named - {*found.pools, *found.aliases})
 

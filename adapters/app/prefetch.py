@@ -28,7 +28,7 @@ _LIMIT = threads.Limit("prefetch", 1)
 def files_of(model: ModelConfig) -> tuple[Path, ...]:
     """Return the files that a start of *model* reads, with all parts of a split model."""
     line = LaunchLine.parse(model.argv)
-    if model.external or not line.is_llama_server:
+    if model.external or model.nodes is not None or not line.is_llama_server:
         return ()
     named = (Path(path) for _, path in line.files())
     return tuple(dict.fromkeys(part for path in named for part in shards(path)))

@@ -34,8 +34,8 @@ _OF_COMMAND = frozenset({"cmd", "argv", "container", "pull"})
 
 #: Settings that are read once, at the start of the proxy -> their keys.
 _AT_START = {
-    "lifecycle": "lifecycle", "store_path": "store", "metrics_max_in_memory": "metricsMaxInMemory",
-    "keep_lease_s": "keepModels",
+    "cluster": "cluster", "lifecycle": "lifecycle", "store_path": "store",
+    "metrics_max_in_memory": "metricsMaxInMemory", "keep_lease_s": "keepModels",
 }  # fmt: skip
 #: Settings that apply at once -> their keys.
 _AT_ONCE = {

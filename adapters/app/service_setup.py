@@ -24,11 +24,15 @@ from ...runtime.eviction import (
     matrix_policy,
     no_evictions,
 )
+from ...runtime.ports import Placement, Resources
 from ..config import Config, ModelConfig
 from ..config.matrix_expression import parse_expression
+from ..config.values import NodeChoice
 
 _NEVER_S = 1e9  # interval of a liveness probe that only watches for stalled streams
 _EXTERNAL_S = 5.0  # interval of the liveness probe of an external server, unless it is set
+_GRACE_S = 5.0
+_SPAWN_S = 60.0  # for a node to start a process
 _WATCH_S = 30.0  # longest pause until a failed server without command is probed again
 
 
@@ -37,6 +41,9 @@ def service_spec(model: ModelConfig) -> ServiceSpec:
     hooks = {**model.hooks, "suspend": model.sleep.enter, "wake": model.sleep.wake}
     if model.pull is not None:
         hooks["beforeStart"] = (*hooks.get("beforeStart", ()), model.pull)
+    # Without a readiness probe the port may belong to another process on purpose.
+    has_no_port = model.external or model.check_url is None or model.nodes is not None
+    nodes = model.nodes or NodeChoice()
     is_watched = model.external and not model.argv
     return ServiceSpec(
         name=model.id,
@@ -44,11 +51,14 @@ def service_spec(model: ModelConfig) -> ServiceSpec:
             argv=model.argv,
             env=model.environment,
             label=model.id,
-            # Without a readiness probe the port may belong to another process on purpose.
-            listens_at=None if model.external or model.check_url is None else model.proxy,
+            listens_at=None if has_no_port else model.proxy,
             is_external=model.external,
             container=model.container,
-            launcher="" if model.container is None else "container",
+            launcher=_launcher(model),
+            resources=Resources(gpus=float(nodes.gpus)),
+            placement=Placement(nodes=nodes.names, labels=nodes.labels),
+            start_limit_s=_SPAWN_S if model.nodes is not None else None,
+            grace_s=model.unload_timeout if model.nodes is not None else _GRACE_S,
         ),
         endpoint=model.proxy,
         check_url=_check_url(model),
@@ -71,6 +81,13 @@ def _check_url(model: ModelConfig) -> str | None:
     """Return the URL of the readiness probe; a health command in a container needs any one."""
     has_command = model.container is not None and model.container.health
     return model.proxy if has_command else model.check_url
+
+
+def _launcher(model: ModelConfig) -> str:
+    """Return the name of the launcher of *model*; see `Command.launcher`."""
+    if model.nodes is not None:
+        return "ray"
+    return "" if model.container is None else "container"
 
 
 def _is_unstoppable(model: ModelConfig) -> bool:

@@ -6,7 +6,9 @@ import argparse
 import logging
 import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...machine import ChartError
 from ..app.standard_streams import never_waiting
@@ -22,6 +24,9 @@ from .defaults import (
 )
 from .output import _fail, _log_to_stderr
 
+if TYPE_CHECKING:
+    from ..app.application import Application
+
 log = logging.getLogger(__name__)
 
 
@@ -36,7 +41,6 @@ def _serve(options: argparse.Namespace) -> int:
     from ..app.chart_setup import chart, chart_problem
     from ..app.config_files import ConfigFiles
     from ..app.shutdown_timeout import stop_limit_s
-    from ..server import run as server
     from ..server.systemd import passed_socket
     from ..store.state_directory import NotAFolderError, StateInUseError, default_directory
 
@@ -84,11 +88,28 @@ def _serve(options: argparse.Namespace) -> int:
         server=options.server, is_stock=options.stock, certificate=certificate,
         stop_limit_s=limit, on_listening=on_listening,
     )  # fmt: skip
-    app = Application(
-        config, sources=sources, seen=seen, is_watching=options.watch_config,
-        must_have_keys=must_have_keys, state=state, root_path=root, may_keep=True,
+    return _run(
+        lambda: Application(
+            config, sources=sources, seen=seen, is_watching=options.watch_config,
+            must_have_keys=must_have_keys, state=state, root_path=root, may_keep=True,
+        ), sock, how,
     )  # fmt: skip
-    return server.run(app, sock, how)
+
+
+def _run(make: Callable[[], Application], sock: socket.socket, how: ServeOptions) -> int:
+    """Make the application, serve it until a signal arrives, and return the exit code."""
+    from ..app.cluster.nodes import EngineMissingError
+    from ..ray.fleet import ClusterInUseError
+    from ..server import run as server
+
+    try:
+        return server.run(make(), sock, how)
+    except EngineMissingError as error:
+        _fail(str(error))
+        return EXIT_CONFIG
+    except ClusterInUseError as error:
+        _fail(str(error))
+        return 3
 
 
 def _begin_log(config: Config, *, is_json: bool) -> None:

@@ -16,16 +16,18 @@ from .command_line import UnterminatedQuoteError, split_command
 from .document.nodes import Mapping as Tree
 from .document.nodes import Node, Scalar, Sequence
 from .document.source import shown
-from .expand import HOOK_POINTS, ModelTree
+from .expand import CLUSTER_KEYS, HOOK_POINTS, ModelTree
+from .schema.cluster import ANY_NODE
 from .schema.document import DocumentSection
 from .schema.fields import CommandLine
 from .schema.hooks import HookPoints
 from .schema.model import FiltersSection, ModelFiltersSection, ModelSection
 from .url import url_problem
 from .validate import Reader, locate
-from .values import Filters, ModelConfig, Sleep
+from .values import Filters, ModelConfig, NodeChoice, Sleep
 
 MIN_HEALTH_S = 15
+_OPEN_ADDRESSES = ("${HOST}", "0.0.0.0", "::")
 _COMFYUI = "comfyui_auto"
 _COMFYUI_CONCURRENCY = 50
 
@@ -88,11 +90,7 @@ class ModelBuilder:
         """Return the effective values; an invalid one is reported and replaced by a placeholder."""
         top, tree = self._top, self._tree
         health = max(MIN_HEALTH_S, top.health_check_timeout)
-        compat = section.compat.ignore_websockets
-        # llama-swap's default limit of 10 also counts waiting requests; here there is none.
-        limit = section.concurrency_limit if section.concurrency_limit > 0 else None
-        if tree.id == _COMFYUI:
-            compat, limit = True, limit and max(limit, _COMFYUI_CONCURRENCY)
+        compat, limit = self._compat(section)
         loading = section.send_loading_state
         proxy = self._proxy(section.proxy)
         self._check_start(section)
@@ -141,6 +139,7 @@ class ModelBuilder:
             pinned=section.pinned,
             prefetch=section.prefetch,
             pass_keys=section.pass_keys,
+            nodes=self._nodes(section),
             memory=section.memory,
             kv=section.kv,
         )
@@ -194,6 +193,41 @@ class ModelBuilder:
             place, path = locate(node, self._path, ("ttl",))
             message = "ttl has no effect, since `external: true` is set without cmdStop"
             self._collector.warning(place, path, message)
+
+    def _compat(self, section: ModelSection) -> tuple[bool, int | None]:
+        """Return whether websockets do not count as requests, and the concurrency limit."""
+        # llama-swap's default limit of 10 also counts waiting requests; here there is none.
+        limit = section.concurrency_limit if section.concurrency_limit > 0 else None
+        if self._tree.id == _COMFYUI:
+            return True, limit and max(limit, _COMFYUI_CONCURRENCY)
+        return section.compat.ignore_websockets, limit
+
+    def _nodes(self, section: ModelSection) -> NodeChoice | None:
+        """Return the nodes that the model may run on; None means this machine."""
+        if not self._tree.is_on_cluster:
+            return None
+        key = next(key for key in CLUSTER_KEYS if key in self._tree.node.items)
+        if self._top.cluster is None:
+            self._error(
+                (key,), f"`{key}` needs `cluster` at the top level, such as {{engine: ray}}"
+            )
+        if section.kv.mode != "off" and (section.kv.manage_args or section.kv.tmpfs):
+            message = "expected --slot-save-path in cmd: a folder that all nodes share"
+            self._error(("kv",), message)
+        text = str(section.cmd)
+        if section.cmd is not None and not any(word in text for word in _OPEN_ADDRESSES):
+            message = (
+                "a server that listens at 127.0.0.1 cannot be reached from this machine: use "
+                "${HOST}, as in --host ${HOST}"
+            )
+            place, path = locate(self._tree.node, self._path, ("cmd",))
+            self._collector.warning(place, path, message)
+        if section.container is not None:
+            self._error((key,), "a model with `container` runs on this machine only")
+        if section.external:
+            self._error((key,), "a model with `external: true` is not started on a node")
+        names = () if section.nodes in (None, (ANY_NODE,)) else section.nodes or ()
+        return NodeChoice(names=names, labels=section.labels, gpus=section.gpus)
 
     def _macro(self, node: Scalar) -> str | int | float | bool:
         value = self._reader.plain(node)

@@ -22,7 +22,7 @@ _OPERATORS = frozenset(
     ("&&", "||", "|", ";", "&", ">", ">>", "<", "2>", "2>>", "&>", "2>&1", ">/dev/null")
 )
 _VARIABLE = re.compile(r"\$(?:[A-Z_][A-Z0-9_]*+|\{[A-Z_][A-Z0-9_]*+\}|\()|`")
-_FILLED_IN = re.compile(r"\$\{(?:PID|HOST|NODE|GPUS?)\}")  # by swapchart, when the command runs
+_FILLED_IN = re.compile(r"\$\{(?:PID|HOST|PORT|NODE|GPUS?)\}")  # when the command runs
 _ASSIGNMENT = re.compile(r"[A-Za-z_]\w*+=")
 _SHELLS = frozenset(("sh", "bash", "dash", "zsh", "ksh", "fish", "busybox"))
 _CURE = "commands run without a shell; write sh -c '...', or a script"
@@ -75,6 +75,8 @@ def check_machine(names: NamesLike, environment: Mapping[str, str]) -> None:
         environment: Variables of the proxy; PATH is where programs are looked for.
     """
     for model in names.models.values():
+        if model.nodes is not None:
+            continue
         path, container = environment.get("PATH", os.defpath), model.container
         if container is None:
             path = model.environment.get("PATH", path)

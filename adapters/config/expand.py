@@ -57,6 +57,10 @@ DEFAULTED = (
 WITH_PID = ("cmdStop", *HOOK_POINTS, "hookPoints", "sleep", "settle")
 
 _AT_RUN_TIME = ("PID", "HOST", "NODE")
+#: Keys by which a model runs on a node of the cluster.
+CLUSTER_KEYS = ("nodes", "labels", "gpus")
+#: Keys of such a model whose ``${HOST}``, ``${PORT}`` and ``${NODE}`` are filled in on the node.
+ON_NODE = ("cmd", "env", *WITH_PID)
 
 #: Maximum number of values that defaults may add when they are copied into every model.
 MAX_WRITTEN = 500_000
@@ -74,12 +78,14 @@ class ModelTree:
         node: Its mapping, without ``macros``; only ``${PID}`` may remain in it.
         macros: Its own macros, as declared.
         port: Its port, if its command uses one.
+        is_on_cluster: It runs on a node of the cluster, which chooses the real port.
     """
 
     id: str
     node: Mapping
     macros: dict[str, Scalar]
     port: int | None = None
+    is_on_cluster: bool = False
 
 
 @dataclass(slots=True, kw_only=True)
@@ -195,16 +201,25 @@ class _Expander:
         tree = self._expanded_mapping(scope, tree, path)
         port_scope = Scope({"PORT": scalar_at(node, min(port, _LAST_PORT))}, self._spent)
         used = self._uses_port(tree, path)
+        is_on_cluster = any(key in tree.items for key in CLUSTER_KEYS)
         if used:
-            tree = self._expanded_mapping(port_scope, tree, path)
+            late = {k: n for k, n in tree.items.items() if is_on_cluster and k in ON_NODE}
+            early = {k: n for k, n in tree.items.items() if k not in late}
+            early = self._expanded_mapping(port_scope, mapping_at(tree, early), path).items
+            tree = mapping_at(tree, {k: late.get(k) or early[k] for k in tree.items})
             if port > _LAST_PORT:
                 message = f"no port is left: expected at most {_LAST_PORT}, got {port}"
                 self._collector.error(node, path, message)
         self._expand_keys(tree, path, [scope, port_scope] if used else [scope])
         for key, item in tree.items.items():
             allowed = self._late_names(key)
+            if is_on_cluster and key in ON_NODE:
+                allowed = (*allowed, "HOST", "PORT", "NODE")
             self._check_leftovers(f"{path}.{key}", item, scope, allowed)
-        return ModelTree(id=name, node=tree, macros=own, port=port if used else None)
+        return ModelTree(
+            id=name, node=tree, macros=own, port=port if used else None,
+            is_on_cluster=is_on_cluster,
+        )  # fmt: skip
 
     def _uses_port(self, tree: Mapping, path: str) -> bool:
         command, proxy = tree.items.get("cmd"), tree.items.get("proxy")

@@ -222,6 +222,7 @@ class _Builder:
             queue=document.queue,
             memory=document.memory,
             yields=document.yields,
+            cluster=document.cluster,
             listeners=document.listeners,
             hook_timeout=document.hook_timeout,
             hook_limit=document.hook_limit,

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 from ...runtime.container import Container
 from ...runtime.spec import Hook
 from .problems import Problem
+from .schema.cluster import ClusterSection
 from .schema.document import ListenersSection
 from .schema.fields import KeyScope
 from .schema.memory import MemorySection, ModelMemory
@@ -50,6 +51,21 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeChoice:
+    """Nodes of the cluster that a model may run on.
+
+    Attributes:
+        names: Names of the nodes, the preferred one first; empty means any of them.
+        labels: Labels that a node must have.
+        gpus: Number of whole GPUs that the model gets.
+    """
+
+    names: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    gpus: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
     """One model.
 
@@ -80,6 +96,7 @@ class ModelConfig:
         settle: Hook that succeeds once its memory is free; None means no wait.
         prefetch: ``auto`` reads its files ahead while others stop for it, where memory is on.
         pass_keys: Its server gets the API keys of clients.
+        nodes: Nodes of the cluster that it may run on; None means this machine.
         memory: Memory that it needs.
         macros: Its own macros, as declared.
     """
@@ -128,6 +145,7 @@ class ModelConfig:
     pinned: bool = False
     prefetch: Literal["auto", "off"] = "auto"
     pass_keys: bool = False
+    nodes: NodeChoice | None = None
     memory: ModelMemory = field(default_factory=lambda: ModelMemory(is_auto=True))
     kv: Kv = field(default_factory=lambda: Kv(mode="off"))
 
@@ -264,6 +282,7 @@ class Config:
         shutdown_timeout: Limit of a shutdown; None computes it from the models.
         memory: Memory of the machine, and how the scheduler uses it.
         yields: Rules by which models leave memory to other programs.
+        cluster: Cluster on whose nodes models may run; None means this machine only.
         lifecycle: Changes to the chart of every model, as written; `machine` checks them.
         warnings: Problems that do not prevent its use.
         sources: File -> its text as written; may hold secrets.
@@ -305,6 +324,7 @@ class Config:
     queue: Queue = field(default_factory=Queue)
     memory: MemorySection = field(default_factory=lambda: MemorySection(mode="off"))
     yields: tuple[YieldSection, ...] = ()
+    cluster: ClusterSection | None = None
     listeners: ListenersSection = field(default_factory=ListenersSection)
     hook_timeout: float = 30.0
     hook_limit: int = 8

@@ -150,7 +150,8 @@ class Journal:
                 record.node,
             ),
         )  # fmt: skip
-        if record.event == "spawned" and record.pid is not None:
+        # A process id of another node says nothing here.
+        if record.event == "spawned" and record.pid is not None and not record.node:
             self._note_launch(record.service, record.pid)
         elif record.event == "swept":
             self._note_end(record.service)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 from tools.fixtures import journal, pids_cgroup, place, serve, serve_module
+from tools.ray_fixtures import cluster, own_cluster
 
-__all__ = ["journal", "pids_cgroup", "place", "serve", "serve_module"]
+__all__ = ["cluster", "journal", "own_cluster", "pids_cgroup", "place", "serve", "serve_module"]
 
 
 @pytest.fixture(params=["hypercorn", "uvicorn"])

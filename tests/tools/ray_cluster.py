@@ -16,6 +16,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 HAS_RAY = importlib.util.find_spec("ray") is not None
 WHY_SKIPPED = "Ray is not installed: pip install 'swapchart[ray]'"
 
@@ -89,6 +91,17 @@ class RayCluster:
         """Send SIGKILL to a process of Ray on a node, such as ``raylet`` or ``gcs_server``."""
         for pid in self.nodes[name][process]:
             os.kill(pid, signal.SIGKILL)
+
+    def agents(self, name: str) -> list[int]:
+        """Return the process ids of the agents on a node; one for each name of a proxy."""
+        (raylet,) = self.nodes[name]["raylet"]
+        children = psutil.Process(raylet).children()
+        return [child.pid for child in children if "ray::Agent" in " ".join(child.cmdline())]
+
+    def guards(self, name: str) -> list[int]:
+        """Return the process ids of the guards below the agents on a node."""
+        servers = [s for agent in self.agents(name) for s in psutil.Process(agent).children()]
+        return [guard.pid for server in servers for guard in server.children()]
 
     def close(self) -> None:
         """End all processes of Ray, and remove their files."""

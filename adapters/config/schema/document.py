@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, model_validator
 
 from .access_fields import HostName, Origin, VariableName
+from .cluster import ClusterSection
 from .fields import (
     ApiKeyEntrySection,
     CommandLine,
@@ -287,6 +288,11 @@ class DocumentSection(Overridable):
     whichever is there, or that of the variable SWAPCHART_CONTAINER_ENGINE.
 
     Example: `containerEngine: docker`
+    """
+    cluster: ClusterSection | None = None
+    """Other machines that models may run on; see `nodes` of a model.
+
+    Example: `cluster: {engine: ray}`
     """
     listeners: ListenersSection = ListenersSection()
     """Limits of clients that follow events and logs. Example: `listeners: {limit: 100}`"""

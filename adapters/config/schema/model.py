@@ -15,6 +15,7 @@ from pydantic import (
     model_validator,
 )
 
+from .cluster import Nodes
 from .container import ContainerSection
 from .fields import CommandLine, Count, FreeForm, Modality, Seconds, SecondsOrOff, Section, refuse
 from .hooks import HookPoints, Hooks, SettleSection
@@ -398,6 +399,18 @@ class ModelSection(HookPoints, Overridable):
 
     Example: `capabilities: {in: [text, image]}`
     """
+    nodes: Nodes | None = None
+    """Nodes of the `cluster` that the model may run on, or `any`; by default this machine.
+
+    Example: `nodes: [box1, box2]`
+    """
+    labels: dict[str, str] = Field(default_factory=dict)
+    """Labels that its node must have, such as those of nodes with its files.
+
+    Example: `nodes: any, labels: {weights: all}`
+    """
+    gpus: Count = 0
+    """Number of whole GPUs of one node that the model gets. Example: `nodes: any, gpus: 2`"""
     memory: ModelMemoryEntry = Field(default=ModelMemory(is_auto=True))
     """Memory that the model needs: `auto`, a size, amounts by pool, or a mapping.
 

@@ -27,6 +27,7 @@ ABSENCE_S = 30.0  # absence that a process with a shorter lease survives: a brok
 LOG_PAUSE_S = 0.02  # output is collected this long before it is sent
 PATIENCE_S = 15.0  # for the guards of an earlier agent, whose grace periods run
 KILL_S = 10.0
+RAYLET_LOOK_S = 0.5
 LEAST_WAIT_S = 1.0  # Ray learns of what was given back on a node only a moment later
 
 
@@ -58,6 +59,7 @@ class Agent:
         self._environment: dict[str, str] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._is_watching = False
+        threading.Thread(target=exit_with, args=(os.getppid(),), daemon=True).start()
         # An agent that was created for a proxy which is gone since must not stay.
         self._claim = threading.Timer(ABSENCE_S, os._exit, (0,))
         self._claim.daemon = True
@@ -171,7 +173,8 @@ class Agent:
         problem: dict[str, Any] | None = None
         try:
             problem = await self._start(child, facts)
-            if problem is None and epoch != self._epoch:
+            is_owned = self._owner is not None and self._owner["id"] == owner
+            if problem is None and not (is_owned and epoch == self._epoch):
                 problem = {"error": "engine", "text": "the proxy was replaced meanwhile"}
         except OSError as error:
             problem = {"error": "engine", "text": f"{self._node}: {error.strerror or error}"}
@@ -277,6 +280,13 @@ class Agent:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def exit_with(raylet: int) -> None:
+    """Exit when the raylet of this node is gone; Ray leaves an actor that runs tasks alive."""
+    while os.getppid() == raylet:
+        time.sleep(RAYLET_LOOK_S)
+    os._exit(1)
 
 
 def reserve(node_id: str, amounts: dict[str, float], wait_s: float) -> tuple[Any, str]:

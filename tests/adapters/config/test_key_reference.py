@@ -56,6 +56,8 @@ def document(path: Steps, example: dict[str, Any]) -> dict[str, Any]:
     if example.get("in") == "container":  # for defaults of models, which need one then
         value["models"] = {"qwen": {"container": beside(("models", "*", "container"))}}
         return value  # type: ignore[no-any-return]
+    if "nodes" in example:
+        value["cluster"] = {"engine": "ray"}
     value["models"] = {**MODELS, **value.get("models", {})}
     return value  # type: ignore[no-any-return]
 

@@ -2,46 +2,20 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
-from tools.ray_cluster import HAS_RAY, WHY_SKIPPED, RayCluster
+from tools.ray_cluster import RayCluster
+from tools.ray_fixtures import cluster, own_cluster
 
 from swapchart.adapters.process import LocalLauncher
 from swapchart.adapters.process.port import http_probe
 from swapchart.adapters.ray.launcher import RayLauncher
 
+__all__ = ["cluster", "own_cluster"]
+
 OpenLauncher = Callable[..., AbstractAsyncContextManager[RayLauncher]]
-
-
-@pytest.fixture(scope="session")
-def cluster() -> Iterator[RayCluster]:
-    """A cluster that tests leave as it is."""
-    if not HAS_RAY:
-        if os.environ.get("REQUIRE_RAY") == "1":
-            pytest.fail(WHY_SKIPPED, pytrace=False)
-        pytest.skip(WHY_SKIPPED)
-    found = RayCluster()
-    try:
-        found.add("box1", vram=(24,), labels={"weights": "all"})
-        found.add("box2", vram=(24, 24))
-        yield found
-    finally:
-        found.close()
-
-
-@pytest.fixture
-def own_cluster(cluster: RayCluster) -> Iterator[RayCluster]:
-    """A cluster that a test may break."""
-    del cluster  # skips
-    found = RayCluster()
-    try:
-        found.add("box1", vram=(24,))
-        yield found
-    finally:
-        found.close()
 
 
 async def http_get(url: str, timeout_s: float) -> tuple[int | None, str]:

@@ -14,9 +14,8 @@ from tools.ray_cluster import RayCluster
 
 from swapchart.adapters.ray.fleet import ClusterInUseError
 from swapchart.adapters.ray.launcher import RayLauncher
-from swapchart.adapters.ray.ray_process import RayProcess
 from swapchart.runtime import Command, EngineError, Exit, PlacementError, SpecError
-from swapchart.runtime.ports import Endpoint, Placement, Resources
+from swapchart.runtime.ports import Endpoint, Placement, ProcessHandle, Resources
 
 from .conftest import opened
 
@@ -52,7 +51,7 @@ def is_running(pid: int) -> bool:
     return stat.rpartition(")")[2].split()[0] not in "ZX"
 
 
-async def stop(process: RayProcess) -> Exit:
+async def stop(process: ProcessHandle) -> Exit:
     process.terminate()
     with anyio.fail_after(LONG_S):
         await process.sweep(1.0)

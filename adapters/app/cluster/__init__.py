@@ -1,0 +1,1 @@
+"""The cluster of a configuration: launcher, nodes, and their memory pools."""

@@ -1,0 +1,108 @@
+"""The cluster of a configuration: its launcher, and its nodes in the memory of the supervisor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from typing import Protocol
+
+from ....machine.errors import SwapchartError
+from ....runtime import EngineError, Launcher, MemoryLedger, ServiceSpec, Supervisor
+from ....runtime.ports import Node, NodeChanged, NodeDown, NodeEvent, NodeLauncher, NodeUp
+from ...config import Config, ModelConfig
+from ...process.port import http_probe
+from ...ray.launcher import RayLauncher
+
+
+class EngineMissingError(SwapchartError):
+    """The configuration asks for an engine that is not installed."""
+
+
+def check_engine(config: Config) -> None:
+    """Check that the engine of `cluster` is installed.
+
+    Raises:
+        EngineMissingError: It is not; the text says what to install.
+    """
+    if config.cluster is not None and find_spec("ray") is None:
+        raise EngineMissingError(
+            "`cluster: {engine: ray}` needs Ray, which is not installed: "
+            "pip install 'swapchart[ray]'"
+        )
+
+
+def cluster_launcher(config: Config, local: Launcher) -> RayLauncher | None:
+    """Return the launcher of the nodes of *config*; None without `cluster`."""
+    cluster = config.cluster
+    if cluster is None:
+        return None
+    return RayLauncher(local, _http_get, address=cluster.address, cluster=cluster.name)
+
+
+async def _http_get(url: str, timeout_s: float) -> tuple[int | None, str]:
+    response = await http_probe.get(url, timeout_s=timeout_s)
+    return response.status, response.detail
+
+
+class NodeMemory(Protocol):
+    """Memory of the supervisor, as far as nodes are concerned; see `MemorySetup`."""
+
+    nodes: Sequence[Node]
+
+    @property
+    def ledger(self) -> MemoryLedger:
+        """Claims of all models."""
+        ...
+
+    def configure(self, config: Config) -> None:
+        """Apply the pools of the nodes."""
+        ...
+
+    def service(self, model: ModelConfig) -> ServiceSpec:
+        """Return the service of *model*, with what it needs of memory."""
+        ...
+
+
+class ClusterNodes:
+    """Keeps the memory pools of nodes, and what models need of them, up to date.
+
+    Args:
+        launcher: Launcher of the nodes.
+        memory: Memory of the supervisor.
+        config: Returns the configuration in force.
+    """
+
+    def __init__(
+        self, launcher: NodeLauncher, memory: NodeMemory, config: Callable[[], Config]
+    ) -> None:
+        self._launcher, self._memory, self._config = launcher, memory, config
+        self._nodes: dict[str, Node] = {}
+        self._supervisor: Supervisor | None = None
+
+    async def read(self) -> None:
+        """Read the nodes that are there; before the services of the supervisor are made."""
+        try:
+            self._nodes = {node.name: node for node in await self._launcher.nodes()}
+        except EngineError:
+            self._nodes = {}  # the launcher has logged it
+        self._memory.nodes = tuple(self._nodes.values())
+
+    def watch(self, supervisor: Supervisor) -> None:
+        """Follow the nodes for *supervisor*."""
+        self._supervisor = supervisor
+        self._launcher.listen(self._on_event)
+
+    def _on_event(self, event: NodeEvent) -> None:
+        if not isinstance(event, (NodeUp, NodeDown, NodeChanged)):
+            return
+        self._nodes[event.node.name] = event.node
+        self._memory.nodes = tuple(self._nodes.values())
+        supervisor, config = self._supervisor, self._config()
+        if supervisor is None or config.memory.mode == "off":
+            return
+        self._memory.configure(config)
+        for name, entry in supervisor.scheduler.services.items():
+            model = config.models.get(name)
+            if model is not None and model.nodes is not None:
+                self._memory.ledger.adopt(entry, self._memory.service(model).memory)
+        supervisor.review()
