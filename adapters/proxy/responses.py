@@ -36,6 +36,16 @@ _TYPES = {
     503: ("server_error", "service_unavailable"),
     504: ("server_error", "gateway_timeout"),
 }
+#: Types of Anthropic's API, which its clients tell errors apart by.
+_ANTHROPIC_TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
 
 
 async def send_bytes(
@@ -119,9 +129,18 @@ async def send_text(
 
 def error_value(
     status: int, message: str, *, code: str | None = None, details: Mapping[str, Any] | None = None,
-    is_anthropic: bool = False,
+    is_anthropic: bool = False, request_id: bytes = b"",
 ) -> dict[str, Any]:  # fmt: skip
-    """Return the body of an error; *is_anthropic* adds the member that that API's clients need."""
+    """Return the body of an error.
+
+    Args:
+        status: HTTP status, 4xx or 5xx.
+        message: For a person.
+        code: See `send_error`.
+        details: See `send_error`.
+        is_anthropic: The type is one of Anthropic's API, and its clients get what else they need.
+        request_id: Id of the request, which only they look for in the body.
+    """
     if status in _TYPES:
         kind, default = _TYPES[status]
     elif 400 <= status < 500:
@@ -129,9 +148,14 @@ def error_value(
         default = "bad_request" if status == 400 else "invalid_request"
     else:
         kind, default = "server_error", "internal_error"
+    if is_anthropic:
+        other = "invalid_request_error" if status < 500 else "api_error"
+        kind = _ANTHROPIC_TYPES.get(status, other)
     error = {"message": message, "type": kind, "param": None, "code": code or default}
-    value = {"src": "swapchart", "error": {**error, **(details or {})}}
-    return {"type": "error", **value} if is_anthropic else value
+    value: dict[str, Any] = {"src": "swapchart", "error": {**error, **(details or {})}}
+    if not is_anthropic:
+        return value
+    return {"type": "error", **value, **({"request_id": request_id.decode()} if request_id else {})}
 
 
 def is_anthropic(path: str) -> bool:
@@ -163,6 +187,9 @@ async def send_error(
     extra = [*headers]
     if retry_after_s is not None:
         extra.append((b"retry-after", str(max(1, math.ceil(retry_after_s))).encode()))
+    for_anthropic = is_anthropic(request.path)
+    if for_anthropic:
+        extra.append((b"request-id", request.request_id))  # beside X-Request-ID
     wanted = request.header(b"accept") or b""
     if b"text/plain" in wanted and status != 429:
         await send_text(send, f"swapchart: {message}\n", status, extra)
@@ -174,8 +201,9 @@ async def send_error(
         await send_bytes(send, status, page.encode(), b"text/html; charset=utf-8", extra)
     else:
         value = error_value(
-            status, message, code=code, details=details, is_anthropic=is_anthropic(request.path)
-        )
+            status, message, code=code, details=details, is_anthropic=for_anthropic,
+            request_id=request.request_id,
+        )  # fmt: skip
         await send_json(send, value, status, extra)
 
 

@@ -151,7 +151,10 @@ class LoadingStream:
             record.status, record.code = 400, "bad_request"
         record.error = str(error)
         text = self._shows(message)
-        value = error_value(record.status or 499, text, code=record.code or None)
+        value = error_value(
+            record.status or 499, text, code=record.code or None,
+            is_anthropic=record.path.endswith("/messages"),
+        )  # fmt: skip
         await self._end_with(value["error"])
         return True
 

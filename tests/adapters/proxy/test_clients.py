@@ -177,10 +177,18 @@ def test_anthropic_client_stream_works(claude: anthropic.Anthropic, model: str) 
 
 
 def test_anthropic_client_errors_have_their_type(claude: anthropic.Anthropic) -> None:
-    with pytest.raises(anthropic.NotFoundError, match="model not found"):
+    with pytest.raises(anthropic.NotFoundError, match="model not found") as missing:
         claude.messages.create(model="nobody", messages=TALK, max_tokens=1)
-    with pytest.raises(anthropic.AuthenticationError):
+    assert missing.value.type == "not_found_error"
+    assert missing.value.request_id
+    assert missing.value.response.json()["request_id"] == missing.value.request_id
+    assert missing.value.response.headers["x-request-id"] == missing.value.request_id
+    with pytest.raises(anthropic.NotFoundError) as uncounted:
+        claude.messages.count_tokens(model="nobody", messages=TALK)
+    assert uncounted.value.type == "not_found_error"
+    with pytest.raises(anthropic.AuthenticationError) as unknown:
         claude.with_options(api_key="wrong").messages.create(model="a", messages=TALK, max_tokens=1)
+    assert unknown.value.type == "authentication_error"
     with (
         pytest.raises(anthropic.APIStatusError, match="broken failed"),
         claude.messages.stream(model="broken", messages=TALK, max_tokens=1) as stream,

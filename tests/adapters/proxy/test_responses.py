@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
+from anthropic.types.shared.error_type import ErrorType
 
 from swapchart.adapters.proxy.accounting.accounting import Accounting
 from swapchart.adapters.proxy.event_bus import EventBus
@@ -28,7 +31,7 @@ from swapchart.runtime import LogRing
 def test_error_value_without_a_code_has_that_of_its_status(
     status: int, kind: str, code: str
 ) -> None:
-    """A code that is given takes precedence; clients of Anthropic's API get its form."""
+    """A code that is given takes precedence."""
     error = error_value(status, "text")
 
     assert error == {
@@ -36,7 +39,40 @@ def test_error_value_without_a_code_has_that_of_its_status(
         "error": {"message": "text", "type": kind, "param": None, "code": code},
     }
     assert error_value(status, "text", code="own")["error"]["code"] == "own"
-    assert error_value(status, "text", is_anthropic=True) == {"type": "error", **error}
+
+
+@pytest.mark.parametrize("status", range(400, 600))
+def test_anthropic_error_value_is_one_of_its_library(status: int) -> None:
+    """Its types, by status as its API has them, and the id of the request."""
+    value = error_value(status, "text", is_anthropic=True, request_id=b"id-1")
+    kind = value["error"]["type"]
+    known = {*get_args(ErrorType), "request_too_large"}
+
+    assert (value["type"], value["request_id"], value["error"]["message"]) == (
+        "error", "id-1", "text",
+    )  # fmt: skip
+    assert kind in known
+    assert ("api_error" in kind) <= (status >= 500)
+    assert value["error"]["code"] == error_value(status, "text")["error"]["code"]
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "invalid_request_error"),
+        (401, "authentication_error"),
+        (403, "permission_error"),
+        (404, "not_found_error"),
+        (413, "request_too_large"),
+        (429, "rate_limit_error"),
+        (500, "api_error"),
+        (502, "api_error"),
+        (503, "overloaded_error"),
+        (504, "timeout_error"),
+    ],
+)
+def test_anthropic_error_type_follows_the_status(status: int, kind: str) -> None:
+    assert error_value(status, "text", is_anthropic=True)["error"]["type"] == kind
 
 
 @pytest.mark.parametrize(

@@ -113,8 +113,9 @@ class ErrorDetail(Part, kw_only=True):
 
 
 class Error(Part, kw_only=True):
-    """Error in the shape of OpenAI's API; ``type`` is there for clients of Anthropic's."""
+    """Error in the shape of OpenAI's API; ``type`` and ``request_id`` are for Anthropic's."""
 
     type: Maybe[Literal["error"]] = UNSET
     src: Literal["swapchart"]
     error: ErrorDetail
+    request_id: Maybe[str] = UNSET
