@@ -1,4 +1,4 @@
-"""A real podman with a storage of its own, and an image that runs this machine's Python.
+"""A real podman and a real dockerd with storages of their own, and an image for Python.
 
 The image has only links; the folders of the machine are volumes. So nothing is downloaded, and the
 demo server of the checkout runs in the container.
@@ -13,13 +13,17 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from swapchart.runtime.container import ContainerEngine
+
 from .documents import ROOT
+from .net import wait_until
 
 IMAGE = "localhost/swapchart-test:1"
 #: An image in a container needs these limits where CAP_SYS_RESOURCE is dropped.
@@ -37,14 +41,27 @@ class Podman:
         volumes: Volumes that give a container the Python and the checkout of this machine.
     """
 
+    is_podman: ClassVar[bool] = True
+
     def __init__(self, folder: Path) -> None:
-        self.command = (
+        self.command: tuple[str, ...] = (
             "podman", "--root", str(folder / "root"), "--runroot", str(folder / "run"),
             "--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--runtime", "runc",
         )  # fmt: skip
         folders = {Path("/usr"), Path("/etc"), ROOT, Path(sys.prefix)}
         folders |= {Path(sys.base_prefix).resolve(), Path(sys.base_prefix)}
         self.volumes = tuple(f"{path}:{path}:ro" for path in sorted(folders))
+
+    @property
+    def engine(self) -> ContainerEngine:
+        """The same as a value of the runtime."""
+        return ContainerEngine(command=self.command, is_podman=self.is_podman)
+
+    def close(self) -> None:
+        """Remove all containers."""
+        if which := shutil.which(self.command[0]):
+            remove = [which, *self.command[1:], "rm", "--all", "--force", "--time", "0"]
+            subprocess.run(remove, capture_output=True, timeout=120, check=False)
 
     def run(self, *argv: str) -> str:
         """Run a command that must succeed; return what it printed."""
@@ -73,15 +90,51 @@ class Podman:
         return self.container(*argv, **keys)
 
 
-def _why_not(engine: Podman, folder: Path) -> str:
-    """Make the image; return why no container can run here, empty if one can."""
+class Docker(Podman):
+    """Docker with a daemon of its own, without networks but the host's."""
+
+    is_podman: ClassVar[bool] = False
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._folder = folder
+        self.command = ("docker", "--host", f"unix://{folder}/docker.sock")
+        argv = [
+            "dockerd", "--data-root", f"{folder}/data", "--exec-root", f"{folder}/exec",
+            "--host", f"unix://{folder}/docker.sock", "--pidfile", f"{folder}/docker.pid",
+            "--iptables=false", "--ip6tables=false", "--bridge=none", "--storage-driver=vfs",
+            "--exec-opt", "native.cgroupdriver=cgroupfs",
+        ]  # fmt: skip
+        with (folder / "docker.log").open("w") as log:
+            self._daemon = subprocess.Popen(argv, stdout=log, stderr=log, start_new_session=True)
+        wait_until(self._is_up, what=lambda: (folder / "docker.log").read_text()[-2000:])
+
+    def _is_up(self) -> bool:
+        argv = [*self.command, "version"]
+        return subprocess.run(argv, capture_output=True, timeout=60, check=False).returncode == 0
+
+    def close(self) -> None:
+        """Remove all containers, and end the daemon."""
+        for name in self.names():
+            self.run("rm", "--force", name)
+        self._daemon.terminate()
+        self._daemon.wait(60)
+        subprocess.run(["umount", self._folder / "exec/netns/default"], check=False)
+
+
+def _why_not(programs: Sequence[str]) -> str:
+    """Return what no container can run without; empty if nothing is missing."""
     if os.geteuid() != 0:
-        return "needs podman as root"
-    if missing := [name for name in ("podman", "runc") if shutil.which(name) is None]:
-        return f"needs {' and '.join(missing)}: apt-get install podman runc catatonit"
+        return "needs root"
+    missing = [name for name in programs if shutil.which(name) is None]
+    return f"needs {' and '.join(missing)} in PATH" if missing else ""
+
+
+def _prepare(engine: Podman, folder: Path) -> str:
+    """Make the image; return why no container can run, empty if one can."""
     empty = folder / "empty.tar"
     with tarfile.open(empty, "w") as tar:
-        for link in ("bin", "lib", "lib64", "sbin"):
+        for link in ("bin", "lib", "lib64"):  # the init of Docker is put below /sbin
             entry = tarfile.TarInfo(link)
             entry.type, entry.linkname = tarfile.SYMTYPE, f"usr/{link}"
             tar.addfile(entry)
@@ -92,37 +145,43 @@ def _why_not(engine: Podman, folder: Path) -> str:
         [*engine.command, *works, IMAGE, sys.executable, "-c", "1"],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
-    return f"podman can run no container: {done.stderr[-300:]}" if done.returncode else ""
+    return f"no container can run: {done.stderr[-300:]}" if done.returncode else ""
 
 
 @cache
-def _shared() -> tuple[Podman, str]:
-    folder = Path(tempfile.mkdtemp(prefix="swapchart-podman-"))
-    engine = Podman(folder)
-    reason = _why_not(engine, folder)
+def _shared(name: str) -> tuple[Podman | None, str]:
+    kind, programs = _KINDS[name]
+    if reason := _why_not(programs):
+        return None, reason
+    folder = Path(tempfile.mkdtemp(prefix="swapchart-engine-"))
+    engine = kind(folder)
     atexit.register(_end, engine, folder)
-    return engine, reason
+    return engine, _prepare(engine, folder)
+
+
+_KINDS: dict[str, tuple[type[Podman], Sequence[str]]] = {
+    "podman": (Podman, ("podman", "runc")),
+    "docker": (Docker, ("docker", "dockerd", "containerd", "runc")),
+}
 
 
 def _end(engine: Podman, folder: Path) -> None:
-    if shutil.which("podman") is not None:
-        remove = [*engine.command, "rm", "--all", "--force", "--time", "0"]
-        subprocess.run(remove, capture_output=True, timeout=120, check=False)
+    engine.close()
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def shared_podman() -> Podman:
-    """Return the podman of this process, which has the image.
+def shared_engine(name: str) -> Podman:
+    """Return ``podman`` or ``docker`` of this process, which has the image.
 
-    It skips the test, loudly, where no container can run.
+    It skips the test, loudly, where no container can run. Debian has dockerd in docker.io.
     """
-    engine, reason = _shared()
-    if reason:
-        pytest.skip(f"NOT TESTED: {reason}")
+    engine, reason = _shared(name)
+    if engine is None or reason:
+        pytest.skip(f"NOT TESTED: {name} {reason}")
     return engine
 
 
 @pytest.fixture
 def podman() -> Podman:
     """Podman with the image; skips the test, loudly, where no container can run."""
-    return shared_podman()
+    return shared_engine("podman")

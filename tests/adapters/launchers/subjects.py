@@ -15,12 +15,12 @@ from typing import Any, ClassVar, Self
 
 from tools.loopback_nodes import LoopbackEngine, LoopbackLauncher
 from tools.net import free_port
-from tools.podman import IMAGE, LIMITS, Podman, shared_podman
+from tools.podman import IMAGE, LIMITS, Podman, shared_engine
 
 from swapchart.adapters.process import ExternalLauncher, LocalLauncher, procfs
 from swapchart.adapters.process.container import ContainerLauncher
 from swapchart.runtime import Command, Exit, NodeLauncher, Resources, SpecError
-from swapchart.runtime.container import Container, ContainerEngine
+from swapchart.runtime.container import Container
 from swapchart.runtime.testing import CommandScript, ScriptedLauncher, ServerScript
 
 SERVER = """
@@ -174,24 +174,29 @@ class ContainerSubject(Subject):
     runs_inside = True
     ends_whole = True
 
-    def __init__(self, launcher: ContainerLauncher, podman: Podman, instance: str) -> None:
+    def __init__(self, launcher: ContainerLauncher, engine: Podman, instance: str) -> None:
         self.launcher: ContainerLauncher = launcher
-        self._podman, self._instance = podman, instance
+        self._engine, self._instance = engine, instance
+
+    @classmethod
+    def engine(cls) -> Podman:
+        """Return the engine that runs the containers."""
+        return shared_engine("podman")
 
     @classmethod
     @asynccontextmanager
     async def open(cls) -> AsyncIterator[Self]:
-        podman = shared_podman()
+        engine = cls.engine()
         async with (
             LocalLauncher(guard=False, subreaper=True) as local,
             ContainerLauncher(local, local.instance) as launcher,
         ):
-            yield cls(launcher, podman, local.instance)
+            yield cls(launcher, engine, local.instance)
 
     def _contained(self, command: Command, *, init: bool = True) -> Command:
         container = Container(
-            image=IMAGE, engine=ContainerEngine(command=self._podman.command, is_podman=True),
-            network="host", volumes=(*self._podman.volumes, "/tmp:/tmp"), options=LIMITS, init=init,
+            image=IMAGE, engine=self._engine.engine, network="host", options=LIMITS, init=init,
+            volumes=(*self._engine.volumes, "/tmp:/tmp"),
         )  # fmt: skip
         return replace(command, container=container, launcher="container")
 
@@ -209,8 +214,16 @@ class ContainerSubject(Subject):
         """Return containers by number, and processes beside those of the engine."""
         variable = f"SWAPCHART_INSTANCE={self._instance}"
         found = [p.pid for p in procfs.scan() if p.is_alive and procfs.carries(p.pid, variable)]
-        ours = [pid for pid in found if procfs.program(pid) not in ("conmon", "podman")]
-        return [*ours, *range(len(self._podman.names()))]
+        ours = [pid for pid in found if procfs.program(pid) not in ("conmon", "podman", "docker")]
+        return [*ours, *range(len(self._engine.names()))]
+
+
+class DockerSubject(ContainerSubject):
+    """Containers of a real dockerd."""
+
+    @classmethod
+    def engine(cls) -> Podman:
+        return shared_engine("docker")
 
 
 class LoopbackSubject(Subject):
@@ -336,5 +349,6 @@ def more_than_there_is(subject: Subject) -> Resources:
 
 
 SUBJECTS: list[type[Subject]] = [
-    LocalSubject, ApplicationSubject, ContainerSubject, LoopbackSubject, ScriptedSubject,
+    LocalSubject, ApplicationSubject, ContainerSubject, DockerSubject, LoopbackSubject,
+    ScriptedSubject,
 ]  # fmt: skip
