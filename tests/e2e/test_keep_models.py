@@ -273,18 +273,19 @@ def test_process_with_the_same_pid_and_another_start_is_not_adopted(
     model = demo_model("a", afterStop=shell(f'echo gone >> "{journal.path}"'))
     first = start({"a": model})
     assert first.chat("a").status == 200
-    guard = guard_of(first)
-    ended(first)
-    files = Path(f"/proc/{guard.pid}/fd").iterdir()
+    files = Path(f"/proc/{guard_of(first).pid}/fd").iterdir()
     record = next(each for each in files if "record" in str(each.readlink()))
     facts = json.loads(record.read_text())
     facts["start"] += 1
     record.write_text(json.dumps(facts))
+    pid = pid_of(first)
+    ended(first, signal.SIGKILL)  # SIGTERM would write another record
     journal.wait("gone")
     second = start({"a": model})
 
     assert second.running() == {}
     assert second.chat("a").status == 200
+    assert pid_of(second) != pid
 
 
 def test_second_proxy_with_the_same_state_is_refused(start: Start, journal: Journal) -> None:

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tools.virtual import World, hook, run_scenario
 
-from swapchart.runtime import Command, ServiceSpec, Timings
+from swapchart.runtime import Command, MemoryLedger, ServiceSpec, Timings
 from swapchart.runtime.adoption import RunFacts, digest_of_spec
 from swapchart.runtime.leaving import ending_of, facts_of
 from swapchart.runtime.log_ring import LogRing
+from swapchart.runtime.memory import MemoryNeed, Pool
 from swapchart.runtime.ports import Ending, Exit, NodeProcess
 from swapchart.runtime.scripted_launcher import ScriptedProcess
 from swapchart.runtime.testing import ScriptedLauncher, ServerScript, service
@@ -25,6 +26,7 @@ HOOKS = {
     for point in ("beforeStart", "afterStart", "afterHealthy", "beforeStop", "afterStop")
 }
 ASLEEP = {"suspend": (hook("doze"),), "wake": (hook("wake"),)}
+GIB = 1 << 30
 WEB = service("web", hooks={**HOOKS, **ASLEEP})
 Scenario = Callable[[World], Coroutine[Any, Any, None]]
 
@@ -157,6 +159,34 @@ def test_hooks_and_timings_may_change_before_an_adoption() -> None:
     same = replace(WEB, hooks={}, timings=Timings(idle_limit=1.0), pinned=True)
 
     assert digest_of_spec(same) == digest_of_spec(WEB)
+
+
+def test_adopted_service_keeps_its_place_and_claim() -> None:
+    """Its memory is held from the beginning, where it was granted, and its hooks know the GPU."""
+    need = MemoryNeed(options=({"GPU0": 6 * GIB}, {"GPU1": 6 * GIB}))
+    spec = replace(WEB, memory=need)
+    rival = service("rival", memory=need)
+    pools = [Pool(name="GPU0", capacity=8 * GIB), Pool(name="GPU1", capacity=8 * GIB)]
+    ledger = MemoryLedger(pools)
+
+    async def scenario(world: World) -> None:
+        process = await left_running(world, spec)
+        facts = known(spec, claim={"GPU1": 6 * GIB, "GPU7": 1}, place={"CUDA_VISIBLE_DEVICES": "1"})
+        assert world.supervisor.adopt("web", process, facts)
+        await world.until("web", "ready")
+        assert ledger.held("GPU1") == 6 * GIB
+        assert ledger.held("GPU0") == 0
+        world.client("rival", hold_s=0.0)
+        await world.until("rival", "ready")
+
+        assert ledger.held("GPU0") == 6 * GIB  # it has no room beside the adopted one
+        assert world["web"].state == "ready"
+        await world["web"].stop()
+        (environment,) = world.launcher.environments("beforeStop")
+        assert environment["CUDA_VISIBLE_DEVICES"] == "1"
+        assert ledger.held("GPU1") == 0
+
+    run_scenario(scenario, spec, rival, memory=ledger, policy=lambda target, running: frozenset())
 
 
 @pytest.mark.parametrize(("before_s", "left_s"), [(40.0, 20.0), (100.0, 0.0)])

@@ -102,6 +102,7 @@ class Kept:
     def __init__(self, run: str, fds: list[int]) -> None:
         self.run = run
         self.pipe, self.ring, self.record = fds
+        self._leader = 0, 0
 
     def read(self) -> None:
         """Move what the pipe holds into the ring; never waits."""
@@ -127,6 +128,13 @@ class Kept:
 
         found: dict[str, Any] = json.loads(os.pread(self.record, os.fstat(self.record).st_size, 0))
         return found
+
+    def leader(self) -> tuple[int, int]:
+        """Return pid and start of the leader."""
+        if not self._leader[0]:
+            facts = self.facts()
+            self._leader = int(facts["pid"]), int(facts["start"])
+        return self._leader
 
     def close(self) -> None:
         """Close the descriptors."""
@@ -223,9 +231,9 @@ class Keeper:
                 self._obey()
 
     def _is_alive(self, kept: Kept) -> bool:
-        facts = kept.facts()
-        found = self._guard.read_stat(int(facts["pid"]))
-        return found is not None and found[1] == facts["start"] and found[0][0] not in (b"Z", b"X")
+        pid, start = kept.leader()
+        found = self._guard.read_stat(pid)
+        return found is not None and found[1] == start and found[0][0] not in (b"Z", b"X")
 
     # ---- the next proxy
     def _welcome(self) -> None:
