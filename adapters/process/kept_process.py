@@ -28,6 +28,10 @@ from .tree.cgroup import ProcessGroup
 class Adopter(ProcessOwner, Protocol):
     """Launcher that adopts."""
 
+    def decide(self) -> None:
+        """Note that the processes of an earlier proxy are taken over or ended from now on."""
+        ...
+
     def take(self, process: KeptProcess, pump: OutputPump) -> None:
         """Watch *process* as one of its own."""
         ...
@@ -77,6 +81,7 @@ class KeptProcess(LocalProcess):
 
     async def dismiss(self) -> bool:
         """Let the guard end it with its hooks, or kill it if the guard is gone."""
+        self._adopter.decide()
         fds, self._run.fds = self._run.fds, ()
         self._pump.close()
         for fd in fds[1:]:

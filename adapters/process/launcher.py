@@ -126,6 +126,8 @@ class LocalLauncher(NodeLauncher):
             self._tasks.start_soon(self._run_reaper)
         if self._earlier is not None:
             self._tasks.start_soon(self._follow, self._earlier)
+        if self._earlier is None or not any(run.fds for run in self._earlier.runs.values()):
+            self.decide()
         return self
 
     async def _follow(self, earlier: TakeOver) -> None:
@@ -229,8 +231,13 @@ class LocalLauncher(NodeLauncher):
             return ()
         found = []
         for run in [run for run in earlier.runs.values() if run.fds]:
-            process = KeptProcess(run, earlier, self)
-            facts = RunFacts.from_text(str(run.record["facts"]))
+            try:
+                process = KeptProcess(run, earlier, self)
+                facts = RunFacts.from_text(str(run.record["facts"]))
+            except (KeyError, TypeError, ValueError):  # a record of another version
+                _log.warning("%s: another version of swapchart has started it", run.service)
+                earlier.end(run.run)
+                continue
             incarnation = 0 if facts is None else facts.incarnation
             found.append(
                 Adopted(
@@ -240,8 +247,14 @@ class LocalLauncher(NodeLauncher):
             )  # fmt: skip
         return found
 
+    def decide(self) -> None:
+        """Note that the processes of an earlier proxy are taken over or ended from now on."""
+        if self._keeper is not None:
+            self._keeper.publish()
+
     def take(self, process: KeptProcess, pump: OutputPump) -> None:
         """Watch a process that was adopted, as if it was started here."""
+        self.decide()
         if self._guard is not None:
             self._guard.take_over(process.instance)
         self._take(process, pump, None)

@@ -46,6 +46,7 @@ def carry_out(guard: Any, facts: Mapping[str, Any], *, has_failed: bool) -> None
     if facts["cgroup"]:
         with suppress(OSError):  # it holds an engine, or the kernel is old
             guard.remove_cgroup(facts["cgroup"])
+            os.rmdir(os.path.dirname(facts["cgroup"]))  # noqa: PTH106, PTH120
     if has_failed:
         run_steps(ending["failed"], base)
     run_steps(ending["after"], base)

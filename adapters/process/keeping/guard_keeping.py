@@ -272,6 +272,9 @@ class Keeper:
         """Begin to end a run, or what it has left if it has ended by itself."""
         pid = os.fork()
         if pid == 0:
+            self._listening.close()  # else the next proxy would reach this process
+            if self._proxy is not None:
+                self._proxy.close()
             try:
                 self._carry_out(kept.facts(), has_failed=has_failed)
             finally:

@@ -13,6 +13,7 @@ from ..guard import Guard
 from .memory import Remembered
 
 DOOR = "guard.sock"
+_NEW_DOOR = "guard.sock.new"
 _log = logging.getLogger(__name__)
 
 
@@ -29,12 +30,12 @@ class KeepSettings:
     lease_s: float
 
 
-def address_of(folder: Path, fd: int) -> str:
-    """Return an address for the socket in *folder*, which is open as *fd*.
+def address_of(folder: Path, fd: int, name: str = DOOR) -> str:
+    """Return an address for socket *name* in *folder*, which is open as *fd*.
 
     The path of a folder may be longer than an address of a socket, which has at most 107 bytes.
     """
-    return f"/proc/self/fd/{fd}/{DOOR}" if len(os.fsencode(folder)) > 80 else str(folder / DOOR)
+    return f"/proc/self/fd/{fd}/{name}" if len(os.fsencode(folder)) > 80 else str(folder / name)
 
 
 class Keeper(Guard):
@@ -49,6 +50,7 @@ class Keeper(Guard):
         super().__init__(instance)
         self._settings = settings
         self._door: socket.socket | None = None
+        self._is_published = False
         self._runs: dict[str, Remembered] = {}
 
     def start(self, cgroups: str = "") -> None:
@@ -64,9 +66,9 @@ class Keeper(Guard):
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         door = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            (folder / DOOR).unlink(missing_ok=True)
-            door.bind(address_of(folder, fd))
-            (folder / DOOR).chmod(0o600)
+            (folder / _NEW_DOOR).unlink(missing_ok=True)
+            door.bind(address_of(folder, fd, _NEW_DOOR))
+            (folder / _NEW_DOOR).chmod(0o600)
             door.listen(8)
         except OSError:
             door.close()
@@ -83,6 +85,16 @@ class Keeper(Guard):
         assert self._door is not None, "start() opens it"
         fd = self._door.fileno()
         return (str(self._settings.folder), str(self._settings.lease_s), str(fd)), (fd,)
+
+    def publish(self) -> None:
+        """Let the next proxy find this guard from now on, and no earlier one.
+
+        Until then it finds the guard of the proxy before, whose runs are not taken over yet.
+        """
+        if not self._is_published:
+            self._is_published = True
+            with suppress(OSError):
+                (self._settings.folder / _NEW_DOOR).replace(self._settings.folder / DOOR)
 
     def remember(self, run: str, known: Remembered) -> None:
         """Let *run* outlive the proxy."""
@@ -125,7 +137,7 @@ class Keeper(Guard):
         await super().release()
         self._close_door()
         with suppress(OSError):
-            (self._settings.folder / DOOR).unlink()
+            (self._settings.folder / (DOOR if self._is_published else _NEW_DOOR)).unlink()
 
     def _close_door(self) -> None:
         if self._door is not None:
