@@ -32,7 +32,8 @@ class JsonFormatter(logging.Formatter):
         }
         facts = getattr(record, FACTS, None) or {}
         found |= {
-            key: value for key, value in facts.items()
+            key: round(value, 3) if isinstance(value, float) else value  # seconds, to milliseconds
+            for key, value in facts.items()
             if value is not None and value != "" and key not in _OWN
         }  # fmt: skip
         if record.exc_info:

@@ -213,6 +213,17 @@ def test_config_plan_without_files_asks_the_proxy_of_the_variable(run: Run) -> N
     assert (code, out, err) == (0, "nothing changes; 3 models unchanged\n", "")
 
 
+@pytest.mark.parametrize("command", ["history --limit -1", "logs -n -1", "logs -n x"])
+def test_number_that_is_negative_or_none_is_a_usage_error(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(command.split())
+
+    assert ended.value.code == 2
+    assert "expected a number that is not negative, got " in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("arguments", [(), ("hare", "--all")])
 def test_unload_without_or_with_two_targets_is_a_usage_error(
     run: Run, arguments: tuple[str, ...]

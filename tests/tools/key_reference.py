@@ -17,7 +17,7 @@ _HEAD = """# Configuration keys
 This page is generated from the JSON Schema, which `swapchart config schema` prints and editors
 show. [configuration.md](configuration.md) says how files are read, and [examples](../examples) has
 complete ones. `*` stands for a name of your own, and `[]` for an entry of a list. An example shows
-further keys where the key needs them.
+further keys where the key needs them. An empty default means that the key is not set.
 """
 
 

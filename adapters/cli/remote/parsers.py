@@ -168,7 +168,7 @@ def add_history(parser: CommandParser) -> None:
     _model(parser, nargs="?")
     parser.add_argument("-f", "--follow", action="store_true", help="print later transitions too")
     parser.add_argument(
-        "--limit", type=int, default=50, metavar="N",
+        "--limit", type=_not_negative, default=50, metavar="N",
         help="number of past transitions; default: %(default)s",
     )  # fmt: skip
     add_proxy(parser)
@@ -197,5 +197,5 @@ def add_nodes(parser: CommandParser) -> None:
 
 def _not_negative(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a number of lines, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected a number that is not negative, got {text!r}")
     return int(text)

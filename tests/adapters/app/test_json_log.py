@@ -38,7 +38,7 @@ def test_json_log_line_has_time_level_logger_and_message() -> None:
 
 
 def test_json_log_line_has_its_facts_but_no_empty_ones() -> None:
-    facts = {"model": "a", "request": "", "code": None, "after": 1.5, "level": "no"}
+    facts = {"model": "a", "request": "", "code": None, "after": 1.5000000000005457, "level": "no"}
     found = formatted(record_of("long", facts=facts, sentence="short"))
     assert (found["message"], found["model"], found["after"]) == ("short", "a", 1.5)
     assert found["level"] == "warning"
