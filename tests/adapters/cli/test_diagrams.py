@@ -69,7 +69,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize(
     ("options", "has", "has_not"),
     [
-        (("--view", "overview"), "5 states inside", "before_start"),
+        (("--view", "overview"), "6 states inside", "before_start"),
         (("--view", "starting"), "state starting {", "state sleeping"),
         (("--view", "full"), "arm_grace", "states inside"),
         (("--depth", "1"), "states inside", "state starting"),

@@ -246,9 +246,10 @@ async def test_save_ends_in_its_own_time(
     tmp_path: Path, model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A server that hangs holds up the stop for no longer than asked for, and loses nothing."""
+    async with keeping(tmp_path / "kv", demo_command(model)) as kept:
+        tokens = await one_saved(kept)
     settings = KvSettings(min_tokens=10, timeout_s=0.3)
     async with keeping(tmp_path / "kv", demo_command(model), settings) as kept:
-        tokens = await one_saved(kept)
         async with kept.life() as life:
             await life.ask(STORY * 6)
             life.child.signal(signal.SIGSTOP)
