@@ -224,6 +224,12 @@ class ProxyContext:
         while not self.is_closing and self._may_go_on(request):
             await self._renewed.wait()
 
+    async def wait_renewed(self, request: Request) -> bool:
+        """Wait for another configuration; return False if an endless stream must end then."""
+        if not self.is_closing:
+            await self._renewed.wait()
+        return not self.is_closing and self._may_go_on(request)
+
     def _may_go_on(self, request: Request) -> bool:
         verdict = self.admission.admit(request.scope, request.route)
         return isinstance(verdict, Allowed) and verdict.access == request.access

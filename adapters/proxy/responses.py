@@ -32,6 +32,7 @@ _TYPES = {
     409: ("invalid_request_error", "conflict"),
     429: ("rate_limit_error", "rate_limit_exceeded"),
     499: ("invalid_request_error", "request_cancelled"),
+    501: ("not_supported_error", "not_supported"),  # as llama-server says it
     502: ("server_error", "bad_gateway"),
     503: ("server_error", "service_unavailable"),
     504: ("server_error", "gateway_timeout"),

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 OWN, OTHER = "alpha", "omega-hidden"
 CANARY = b"omega"  # in every name of the other model
 WHOLE, SOME, INFER = "sk-whole", "sk-some", "sk-infer"
-STREAMS = ("/api/events", "/logs/stream", "/logs/stream/*")
+STREAMS = ("/api/events", "/logs/stream", "/logs/stream/*", "/models/sse")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 #: Stops or starts a model; asked last, when nothing streams.
 CONTROLS = ("/api/models/unload/*", "/api/models/load/*", "/models/load", "/models/unload")

@@ -10,12 +10,13 @@ from typing import Any
 import msgspec
 
 from ....runtime import RequestError
+from ...http1.asgi_types import Send
 from ..body.errors import BodyTooLargeError
 from ..body.model_name import quoted_name
 from ..context import ProxyContext
 from ..forwarding.failures import error_details, error_text
 from ..request import Request
-from ..responses import ApiError
+from ..responses import ApiError, model_forbidden, send_error
 from .handler import ApiHandler
 from .models import known_model
 from .query import LARGEST, whole_number
@@ -104,6 +105,35 @@ async def router_unload(proxy: ProxyContext, request: Request) -> schema.Accepte
     return schema.Accepted()
 
 
+@ApiHandler
+async def router_add(proxy: ProxyContext, request: Request) -> schema.Accepted:
+    """Accept the download of a model that is there; llama-server's router downloads others."""
+    name = await _name_in_body(request)
+    target = proxy.catalog.targets.get(name)
+    if target is not None:
+        names: tuple[str, ...] = (name, target.requested_name, target.id)
+    elif name in proxy.catalog.selectors or proxy.profiles.pins.get(name):
+        names = (name,)
+    else:
+        raise ApiError(
+            501,
+            f"swapchart downloads no models, and {quoted_name(name)} is not configured: get its "
+            "files yourself, and add it to `models` in the configuration",
+        )
+    if not request.access.allows_model(*names):
+        raise model_forbidden(name)
+    return schema.Accepted()
+
+
+async def router_remove(proxy: ProxyContext, request: Request, send: Send) -> None:
+    """Refuse to delete a model, as llama-server's router does with those of a preset."""
+    message = (
+        "swapchart deletes no files of models: take the model out of `models` in the "
+        "configuration, or unload it with POST /models/unload"
+    )
+    await send_error(request, send, 501, message)
+
+
 async def _load(proxy: ProxyContext, name: str) -> None:
     try:
         await proxy.supervisor.load(name)
@@ -112,10 +142,14 @@ async def _load(proxy: ProxyContext, name: str) -> None:
 
 
 async def _service_in_body(proxy: ProxyContext, request: Request) -> str:
+    return _service_named(proxy, request, await _name_in_body(request))
+
+
+async def _name_in_body(request: Request) -> str:
     name = (await _json_object(request)).get("model")
     if not isinstance(name, str) or not name:
         raise ApiError(400, "expected the name of a model as `model`")
-    return _service_named(proxy, request, name)
+    return name
 
 
 def _service_named(proxy: ProxyContext, request: Request, name: str) -> str:

@@ -23,13 +23,15 @@ from . import views
 from .host import coarse_memory, memory_view
 from .queue import queue_view
 
-_HEADERS = [
+#: Headers of a stream of events.
+EVENT_STREAM = [
     (b"content-type", b"text/event-stream"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
     (b"x-content-type-options", b"nosniff"),
 ]
-_COMMENT = b": nothing new\n\n"
+#: Keeps an idle stream open.
+COMMENT = b": nothing new\n\n"
 _POLL_S = 0.25  # between two comparisons of the requests in flight
 _MEMORY_POLLS = 4  # polls from one look at memory to the next
 _SETTLE_S = 0.05  # a model passes several states in a moment; one list of models is enough
@@ -43,7 +45,7 @@ async def stream(proxy: ProxyContext, request: Request, send: Send) -> None:
             return
         await request.body(1 << 16)
         request.watch()
-        await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        await send({"type": "http.response.start", "status": 200, "headers": EVENT_STREAM})
         visible = _VisibleEvents(proxy, request.access)
         subscription = proxy.event_bus.open(
             None if request.access.models is None else visible.event
@@ -72,7 +74,7 @@ async def _send_events(
                 subscription.put("lost", {"events": subscription.lost})
                 subscription.lost = 0
                 _put_state(proxy, subscription)
-            body = data or _COMMENT
+            body = data or COMMENT
             await send({"type": "http.response.body", "body": body, "more_body": True})
 
 

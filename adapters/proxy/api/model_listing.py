@@ -31,7 +31,7 @@ Meta: TypeAlias = dict[str, Any]
 #: ``created`` of each model: clients that compare lists must not see a change with each request.
 _CREATED = int(time())
 _UNLOADED = frozenset({"stopped", "shutdown"})
-_ROUTER_STATES = {  # llama-swap's words -> those of llama-server's router
+ROUTER_STATES = {  # llama-swap's words -> those of llama-server's router
     "stopped": "unloaded", "shutdown": "unloaded", "starting": "loading", "ready": "loaded",
     "sleeping": "sleeping", "stopping": "loaded",
 }  # fmt: skip
@@ -245,7 +245,7 @@ def router_models(proxy: ProxyContext, access: Access = EVERYTHING) -> list[Mode
         if not isinstance(found, LocalModel):
             continue
         life = proxy.supervisor[found.definition.id]
-        status = LoadStatus(value=_ROUTER_STATES[public_state(life)])
+        status = LoadStatus(value=ROUTER_STATES[public_state(life)])
         if "admin" in access.scopes:
             status.args = _arguments(found.definition)
         if life.failures:

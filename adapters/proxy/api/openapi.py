@@ -41,6 +41,7 @@ _ERRORS = {
     415: "The media type of the body is not accepted.",
     421: "The Host header does not name this machine.",
     429: "The maximum number of requests or subscribers is reached.",
+    501: "swapchart does not do this; the message says why.",
     502: "The model's server failed.",
     503: "Not possible at present; see Retry-After.",
     504: "The model's server did not respond in time.",

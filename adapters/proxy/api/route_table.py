@@ -26,6 +26,7 @@ from . import (
     openapi,
     passthrough,
     queue,
+    router_events,
     ui,
 )
 from .handler import ApiHandler
@@ -44,6 +45,7 @@ _LOADS = "loads the model, may evict others"
 _AUTOLOAD = {"autoload": bool}
 _FORWARDED = (openapi.UPSTREAM, openapi.UPSTREAM_OTHER)
 _EVENTS = Content(200, "Events until the client disconnects.", "text/event-stream")
+_NO_DELETION = Content(501, "swapchart deletes no files of models.", "application/json")
 _FILE = (Content(200, "The file."), Content(304, "The client has the current file."))
 _MODEL_ERRORS = (404, 413, 415, 429, 502, 503, 504)
 _CHANGE_ERRORS = (404, 413, 415)
@@ -243,6 +245,14 @@ ROUTES: RouteTable = RouteTable(
                 parameter="model"),
         _change("POST", "/api/models/load/*", control.load, "Load a model", _LOADS, "models",
                 errors=(*_CHANGE_ERRORS, 429, 502, 503, 504), parameter="model"),
+        _get("/models/sse", router_events.stream,
+             "Stream the status of models as llama-server's router does", _EVENTS, access="any",
+             subject="models", errors=(413, 429)),
+        _change("POST", "/models", control.router_add, "Check that a model is configured",
+                "nothing; nothing is downloaded", "models", errors=(*_CHANGE_ERRORS, 501),
+                body=ModelName),
+        _change("DELETE", "/models", control.router_remove, "Delete no model",
+                "nothing; no file is ever deleted", "models", responses=(_NO_DELETION,)),
         _change("POST", "/models/load", control.router_load, "Begin to load a model", _LOADS,
                 "models", errors=_CHANGE_ERRORS, body=ModelName),
         _change("POST", "/models/unload", control.router_unload, "Begin to unload a model",

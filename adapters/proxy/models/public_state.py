@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from ....runtime import Lifecycle
 
 _STATES = {  # our innermost states -> the words llama-swap's clients know
@@ -13,10 +15,15 @@ _STATES = {  # our innermost states -> the words llama-swap's clients know
 
 def public_state(life: Lifecycle) -> str:
     """Return the state of *life* in the words of llama-swap's API."""
-    known = _STATES.get(life.state)
+    return public_state_of(life.state, life.configuration)
+
+
+def public_state_of(state: str, configuration: Collection[str]) -> str:
+    """Return the same for the innermost active *state* and all active states."""
+    known = _STATES.get(state)
     if known is not None:
         return known
-    return "stopping" if "stopping" in life.configuration else "starting"
+    return "stopping" if "stopping" in configuration else "starting"
 
 
 def reported_state(life: Lifecycle) -> str:

@@ -28,6 +28,7 @@ REQUESTS: dict[str, tuple[str, object]] = {
     "/v1/models": ("/v1/models", None),
     "/v1/models/*": ("/v1/models/other", None),
     "/models": ("/models", None),
+    "POST /models": ("/models", {"model": "other"}),
     "/running": ("/running", None),
     "/api/version": ("/api/version", None),
     "/api/models/*/chart": ("/api/models/a/chart", None),
@@ -59,13 +60,17 @@ LAST = ("/models/unload", "/models/load", "/api/models/unload")
 
 
 def json_routes() -> dict[str, tuple[str, list[type[Body]]]]:
-    """Return path -> method and declared bodies of each route that responds with JSON of ours."""
+    """Return path -> method and declared bodies of each route that responds with JSON of ours.
+
+    The second route of a path has its method in front.
+    """
     found = {}
     for route in ROUTES.routes:
         bodies = [kind for kind in route.operation.responses if not isinstance(kind, Content)]
         if bodies:
             assert all(issubclass(body, Body) for body in bodies)
-            found[route.path] = (route.method, bodies)
+            key = f"{route.method} {route.path}" if route.path in found else route.path
+            found[key] = (route.method, bodies)
     return found  # type: ignore[return-value]
 
 

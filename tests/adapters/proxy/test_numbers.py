@@ -14,7 +14,7 @@ from swapchart.adapters.proxy.options import ProxyOptions
 from swapchart.adapters.proxy.routing import Route
 
 ODD = ["9" * 5000, "9" * 19, "-1", "1e999", "\u0663", "\u00b2", "0x1", "", "NaN", "1_0"]
-STREAMS = ("/api/events", "/logs")  # have no end
+STREAMS = ("/api/events", "/logs", "/models/sse")  # have no end
 QUERIES = ("limit", "page", "min_id", "max_id", "after", "start", "end", "since", "model", "n")
 
 

@@ -24,7 +24,7 @@ class Done(Body, kw_only=True):
 
 
 class Accepted(Body, kw_only=True):
-    """The model is being loaded or unloaded."""
+    """The request is accepted: the model is being loaded or unloaded, or it is there already."""
 
     success: Literal[True] = True
 
