@@ -15,10 +15,10 @@ from ..access.visible_models import View
 from ..body.model_name import quoted_name
 from ..context import ProxyContext
 from ..formatting import rfc3339
+from ..query import LARGEST, parse_time, whole_number
 from ..request import Request
 from ..responses import JSON_TYPE, ApiError, send_error, send_parts
 from .handler import ApiHandler
-from .query import LARGEST, parse_time, whole_number
 from .schema import requests as schema
 
 

@@ -15,11 +15,11 @@ from ..body.errors import BodyTooLargeError
 from ..body.model_name import quoted_name
 from ..context import ProxyContext
 from ..forwarding.failures import error_details, error_text
+from ..query import LARGEST, whole_number
 from ..request import Request
 from ..responses import ApiError, model_forbidden, send_error
 from .handler import ApiHandler
 from .models import known_model
-from .query import LARGEST, whole_number
 from .schema import control as schema
 
 _BODY_LIMIT = 1 << 16  # bytes

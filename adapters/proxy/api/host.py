@@ -17,11 +17,11 @@ from ..formatting import rfc3339
 from ..monitoring.gpus import Gpu
 from ..monitoring.hardware import HardwareProbe
 from ..monitoring.host import Sample
+from ..query import parse_time
 from ..request import Request
 from ..responses import ApiError
 from .handler import ApiHandler
 from .models import known_model
-from .query import parse_time
 from .schema import host as schema
 from .schema.memory import (
     AwayModel,

@@ -11,11 +11,11 @@ from ....machine.drawing.diagram_model import Label, picture
 from ....runtime import Lifecycle, SwapchartError
 from ..body.model_name import quoted_name
 from ..context import ProxyContext
+from ..query import whole_number
 from ..request import Request
 from ..responses import ApiError, model_forbidden, unknown_model
 from . import model_listing
 from .handler import ApiHandler
-from .query import whole_number
 from .schema.models import (
     Chart,
     ChartLabel,

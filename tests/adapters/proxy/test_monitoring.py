@@ -19,13 +19,13 @@ from tools.net import wait_until_async
 from swapchart import runtime
 from swapchart.adapters.http1.client.errors import Stage
 from swapchart.adapters.proxy.accounting.metrics import EXITS, OUTCOMES, TOKENS, Metrics
-from swapchart.adapters.proxy.api.query import parse_time
 from swapchart.adapters.proxy.histogram import Histogram
 from swapchart.adapters.proxy.models.definitions import PeerDefinition
 from swapchart.adapters.proxy.monitoring.gpus import amd_gpus, nvidia_gpu
 from swapchart.adapters.proxy.monitoring.hardware import HardwareProbe
 from swapchart.adapters.proxy.monitoring.host import HostSampler, Sample, Samples
 from swapchart.adapters.proxy.options import ProxyOptions
+from swapchart.adapters.proxy.query import parse_time
 from swapchart.runtime import Command, Hook, RunAction, ServiceSpec, Timings
 from swapchart.runtime.lifecycle_requests import _FAILURES
 from swapchart.runtime.scheduling import EVICTION_CAUSES

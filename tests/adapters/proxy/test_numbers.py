@@ -8,9 +8,9 @@ from urllib.parse import quote
 import pytest
 from tools.asgi import Bench, proxied
 
-from swapchart.adapters.proxy.api.query import whole_number
 from swapchart.adapters.proxy.api.route_table import ROUTES
 from swapchart.adapters.proxy.options import ProxyOptions
+from swapchart.adapters.proxy.query import whole_number
 from swapchart.adapters.proxy.routing import Route
 
 ODD = ["9" * 5000, "9" * 19, "-1", "1e999", "\u0663", "\u00b2", "0x1", "", "NaN", "1_0"]
