@@ -187,7 +187,8 @@ class Application:
         containers = await stack.enter_async_context(container_launcher(local, self._state))
         await stack.enter_async_context(_beside(remove_leftovers(containers, self.config)))
         external = await stack.enter_async_context(ExternalLauncher(local))
-        remote = cluster_launcher(self.config, local)
+        keep = self._keep_settings()
+        remote = cluster_launcher(self.config, local, None if keep is None else keep.lease_s)
         if remote is None:
             return Launchers(external, [containers])
         await stack.enter_async_context(remote)

@@ -54,6 +54,7 @@ class Fleet:
         engine: Name of the engine in events.
         http_get: GETs a URL, for probes.
         notify: Reports an event of a node or of the engine.
+        lease_s: Time in seconds that a process with facts may outlive the proxy.
 
     Attributes:
         connection: Connection with the sidecar.
@@ -61,19 +62,21 @@ class Fleet:
         processes: Processes by their id.
         unclaimed: Processes that an earlier proxy has left, until `claim`.
         rival: The other proxy that uses a node; None if there was none.
+        problem: Why the head does not respond, in words; empty if it does.
     """
 
     def __init__(
         self, settings: Message, engine: str, http_get: HttpGet,
-        notify: Callable[[NodeEvent], None],
+        notify: Callable[[NodeEvent], None], lease_s: float = 0.0,
     ) -> None:  # fmt: skip
-        self.http_get, self._notify = http_get, notify
+        self.http_get, self._notify, self._lease_s = http_get, notify, lease_s
         self._cluster, self._engine = settings["cluster"], engine
         self.connection = Connection(settings, self._take)
         self.nodes: dict[str, NodeState] = {}
         self.processes: dict[str, RayProcess] = {}
         self.unclaimed: dict[str, RayProcess] = {}
         self.rival: Mapping[str, Any] | None = None
+        self.problem = ""
         self._is_claimed = False
         self._changed = anyio.Event()
         self._tasks: TaskGroup | None = None
@@ -124,12 +127,18 @@ class Fleet:
     # ---- for processes
     def order(self, process: RayProcess, line: str) -> None:
         """Give the guard of *process* an order; see `Host`."""
-        self.in_background(partial(self._order, process, line))
-
-    async def _order(self, process: RayProcess, line: str) -> None:
         values = {"node": process.node_id, "id": process.id, "line": line}
-        with suppress(EngineError):  # then the time limit of `confirm` decides
-            await self.connection.request("order", values)
+        self.in_background(partial(self._request, "order", values))
+
+    def remember(self, process: RayProcess, memo: str) -> None:
+        """Keep *memo* with *process* for the next proxy; see `Host`."""
+        lease_s = self._lease_s if memo else 0.0
+        values = {"node": process.node_id, "id": process.id, "memo": memo, "lease_s": lease_s}
+        self.in_background(partial(self._request, "remember", values))
+
+    async def _request(self, do: str, values: Message) -> None:
+        with suppress(EngineError):  # then the time limit of `confirm` decides, or fencing
+            await self.connection.request(do, values)
 
     def confirm(self, process: RayProcess, within_s: float) -> None:
         """Count *process* as lost if its end is not confirmed in time; see `Host`."""
@@ -140,6 +149,22 @@ class Fleet:
             await process.gone.wait()
             return
         process.lose("agent-lost" if self.connection.is_open else "engine-lost")
+        await self._settle(process)
+
+    async def _settle(self, process: RayProcess) -> None:
+        """End *process*, which was reported lost, as soon as its node responds; then report that.
+
+        If its node goes down first, that is done before the node is used again.
+        """
+        state = self.nodes.get(process.node_id)
+        while state is not None and state.is_up:
+            try:
+                await self.connection.request("forget", {"node": process.node_id, "id": process.id})
+            except EngineError:
+                await anyio.sleep(1.0)
+            else:
+                self._notify(NodeUp(state.node(None)))
+                return
 
     def discard(self, process: RayProcess) -> None:
         """Forget *process*, whose tree has ended; see `Host`."""
@@ -167,9 +192,11 @@ class Fleet:
             case "node":
                 self._take_node(event)
             case "engine" if event["state"] == "up":
+                self.problem = ""
                 self._notify(EngineUp(self._engine))
                 self.in_background(self._lose_absent_nodes)
             case "engine":
+                self.problem = event["why"]
                 _log.warning("cluster: %s; trying again", event["why"])
                 for state in self.nodes.values():
                     state.is_up = state.is_up and self.connection.is_open
@@ -214,7 +241,8 @@ class Fleet:
         for process in tuple(self.processes.values()):
             if process.node_id == state.id:
                 process.lose("node-lost" if is_dead else "agent-lost")
-        self._notify(NodeDown(state.node(None)))
+        if was_up:
+            self._notify(NodeDown(state.node(None)))
 
     def _lose_namesakes(self, state: NodeState) -> None:
         """Count as ended what ran when *state* was another node: its agent has ended all that."""

@@ -7,6 +7,8 @@ directly. If the sidecar is gone, processes go on and are served; nothing can be
 
 from __future__ import annotations
 
+import logging
+import os
 import secrets
 from functools import partial
 from types import TracebackType
@@ -26,6 +28,8 @@ from .ray_process import PRESENCE_S, HttpGet, RayProcess
 from .resources import gpu_numbers, needs_of, reservation_of
 
 HOOK_OUTPUT_BYTES = 1 << 16
+_log = logging.getLogger(__name__)
+
 _OPEN_S = 15.0  # for the cluster to respond when the proxy starts
 _GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES")
 
@@ -41,17 +45,19 @@ class RayLauncher(NodeLauncher):
         cluster: Name of this proxy in the cluster. Two proxies at a time need different ones.
         local: Runs hooks that have no node yet.
         http_get: GETs a URL, for probes.
+        lease_s: Time in seconds that a process may outlive the proxy once it has facts for the
+            next one.
     """
 
     name = "ray"
 
     def __init__(
         self, local: Launcher, http_get: HttpGet, *, address: str = "auto",
-        cluster: str = "swapchart",
+        cluster: str = "swapchart", lease_s: float = 0.0,
     ) -> None:  # fmt: skip
         self._local = local
         settings = {"address": address, "cluster": cluster, "owner": owner.this_process()}
-        self._fleet = Fleet(settings, self.name, http_get, self.notify)
+        self._fleet = Fleet(settings, self.name, http_get, self.notify, lease_s)
         self._tasks: TaskGroup | None = None
 
     async def __aenter__(self) -> Self:
@@ -60,6 +66,11 @@ class RayLauncher(NodeLauncher):
         Raises:
             ClusterInUseError: Another proxy with this name is there.
         """
+        if os.environ.get("RAY_AUTH_MODE") != "token":
+            _log.warning(
+                "cluster: RAY_AUTH_MODE=token is not set: without it every program that reaches "
+                "the head of the cluster can run commands on all nodes"
+            )
         self._tasks = await anyio.create_task_group().__aenter__()
         try:
             await self._fleet.open(self._tasks, _OPEN_S)
@@ -89,21 +100,22 @@ class RayLauncher(NodeLauncher):
             EngineError: It is not.
         """
         connection = self._fleet.connection
-        if not connection.is_open:
-            raise EngineError(connection.problem or "the cluster is not connected yet")
+        if self._fleet.problem or not connection.is_open:
+            problem = self._fleet.problem or connection.problem
+            raise EngineError(problem or "the cluster is not connected yet")
         return connection
 
     async def nodes(self) -> list[Node]:
         """Return the nodes of the cluster; see `NodeLauncher`.
 
         Raises:
-            EngineError: The cluster has never responded.
+            EngineError: The cluster does not respond.
         """
+        connection = self._connection
         states = [state for state in self._fleet.nodes.values() if not state.is_gone]
         free: dict[str, dict[str, float]] = {}
-        if self._fleet.connection.is_open or not states:
-            with anyio.move_on_after(PRESENCE_S):
-                free = await self._connection.request("free")
+        with anyio.move_on_after(PRESENCE_S):
+            free = await connection.request("free")
         return [state.node(free.get(state.id)) for state in states]
 
     async def start(self, command: Command, log: LogSink) -> RayProcess:
@@ -184,7 +196,7 @@ class RayLauncher(NodeLauncher):
         return [
             Adopted(
                 service=process.facts["label"], incarnation=process.facts["incarnation"],
-                id=process.id, process=process,
+                id=process.id, process=process, facts=process.facts.get("memo", ""),
             )
             for process in self._fleet.claim()
         ]  # fmt: skip

@@ -8,7 +8,16 @@ from typing import Any, Protocol, TypeAlias
 
 import anyio
 
-from ...runtime.ports import Endpoint, Exit, ExitReason, LogSink, NodeProcess, Presence, Probe
+from ...runtime.ports import (
+    Ending,
+    Endpoint,
+    Exit,
+    ExitReason,
+    LogSink,
+    NodeProcess,
+    Presence,
+    Probe,
+)
 from .messages import Message
 
 CONFIRM_S = 10.0  # for a node to confirm the end of a process that was killed
@@ -26,6 +35,10 @@ class Host(Protocol):
 
     def order(self, process: RayProcess, line: str) -> None:
         """Give the guard of *process* an order; never waits."""
+        ...
+
+    def remember(self, process: RayProcess, memo: str) -> None:
+        """Keep *memo* with *process* for the next proxy, unless it is empty; never waits."""
         ...
 
     def confirm(self, process: RayProcess, within_s: float) -> None:
@@ -175,6 +188,16 @@ class RayProcess(NodeProcess):
         if isinstance(self._log, BufferSink):
             log.write(self._log.data)
         self._log = log
+
+    @property
+    def is_remembered(self) -> bool:
+        """True if it may outlive the proxy."""
+        return bool(self.facts.get("memo"))
+
+    def remember(self, facts: str, ending: Ending) -> None:
+        """Keep *facts* with the process on its node; *ending* is for proxies only."""
+        self.facts["memo"] = facts
+        self._host.remember(self, facts)
 
     def detach(self) -> None:
         """Let go of it; it goes on for its lease."""

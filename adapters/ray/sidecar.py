@@ -111,6 +111,11 @@ class Sidecar:
         """Give the guard of a process an order; see `Agent.order`."""
         await self._link(message["node"]).call("order", message["id"], message["line"])
 
+    async def do_remember(self, message: Message) -> None:
+        """Keep facts with a process; see `Agent.remember`."""
+        link = self._link(message["node"])
+        await link.call("remember", message["id"], message["memo"], message["lease_s"])
+
     async def do_forget(self, message: Message) -> None:
         """Forget a process."""
         await self._link(message["node"]).forget(message["id"])

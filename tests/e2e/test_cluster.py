@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tools.net import wait_until
+from tools.net import port_block, wait_until
 from tools.ray_cluster import HAS_RAY, RayCluster
 from tools.swapchart_process import Serve, SwapchartProcess, demo_model
 
@@ -128,3 +128,38 @@ class TestOnNodes:
         proxy.wait()
 
         wait_until(lambda: not Path(f"/proc/{pid}/exe").exists(), what="no model")
+
+
+class TestKeptOnNodes:
+    """Models on nodes outlive the proxy, and the next one goes on with them."""
+
+    pytestmark = needs_ray
+
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+    def test_next_proxy_adopts_models_on_nodes(
+        self, cluster: RayCluster, tmp_path: Path, number: int
+    ) -> None:
+        folder, port = tmp_path / "proxy", port_block()
+        folder.mkdir()
+        config = {
+            "startPort": port, "keepModels": {"lease": 60}, "models": {"a": remote("a")},
+            "cluster": {"engine": "ray", "address": cluster.address, "name": f"kept-{number}"},
+        }  # fmt: skip
+        proxies = []
+        try:
+            proxies.append(SwapchartProcess(config, cwd=folder).wait_listening())
+            assert proxies[0].chat("a").status == 200
+            before = proxies[0].running()["a"]["pid"]
+            proxies[0].signal(number)
+            proxies[0].wait()
+            assert Path(f"/proc/{before}/exe").exists()
+
+            proxies.append(SwapchartProcess(config, cwd=folder).wait_listening())
+            assert proxies[1].chat("a").status == 200
+            assert proxies[1].running()["a"]["pid"] == before
+            proxies[1].signal(signal.SIGINT)  # ends the models too
+            assert proxies[1].wait() == 0
+            wait_until(lambda: not Path(f"/proc/{before}/exe").exists(), what="no model")
+        finally:
+            for proxy in proxies:
+                proxy.close()

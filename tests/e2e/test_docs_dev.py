@@ -109,6 +109,7 @@ def test_docs_wire_prints_the_table_of_the_page() -> None:
 
 #: Benchmark -> options of its shortest form; True if that takes seconds and so runs each time.
 SHORTEST: dict[str, tuple[str, bool]] = {
+    "cluster": ("--rounds 1 --no-save", False),  # needs Ray
     "coldswap": ("--quick", False),
     "engine": ("--quick", False),  # installs what it compares with
     "kv": ("--quick", False),  # needs a real llama-server

@@ -27,7 +27,7 @@ _ASSIGNMENTS = r"(?:[A-Z_]+=\S+ )*"
 #: Programs whose commands are shown in backticks.
 PROGRAMS = (
     "./dev", "/bin/sh", "apt-get", "curl", "docker", "env", "fuser", "hypercorn", "kill", "mv",
-    "opencode", "pip", "pipx", "pm2", "podman", "printf", "pytest", "python", "python3",
+    "opencode", "pip", "pipx", "pm2", "podman", "printf", "pytest", "python", "python3", "ray",
     "supervisorctl", "swapchart", "systemctl", "systemd-analyze", "ulimit", "uv", "uvicorn",
 )  # fmt: skip
 _COMMAND = re.compile(_ASSIGNMENTS + rf"(?:{'|'.join(map(re.escape, PROGRAMS))})(?= |$)")

@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,18 @@ _QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
 
 
 class RayCluster:
-    """A head without resources at 127.0.0.2, and nodes from 127.0.0.3 on.
+    """A head without GPUs at 127.0.0.2, and nodes from 127.0.0.3 on.
+
+    Args:
+        resources: Resources of the head.
+        port: Port of the head; 0 means any.
 
     Attributes:
         address: Address of the head, ``HOST:PORT``.
         nodes: Name -> process ids, by the name of the process of Ray.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, resources: dict[str, float] | None = None, port: int = 0) -> None:
         # Sockets of Ray lie below, and their paths may have 107 characters.
         self._folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
         self._helper = subprocess.Popen(
@@ -49,7 +54,9 @@ class RayCluster:
         )  # fmt: skip
         self.nodes: dict[str, dict[str, list[int]]] = {}
         self._count = 0
-        self.address = str(self._ask({"do": "head", "folder": self._folder}, "head"))
+        self._stopped: dict[str, list[int]] = {}
+        head = {"do": "head", "folder": self._folder, "resources": resources or {}, "port": port}
+        self.address = str(self._ask(head, "head"))
 
     def _ask(self, request: dict[str, Any], name: str) -> object:
         assert self._helper.stdin is not None
@@ -66,22 +73,24 @@ class RayCluster:
         raise RuntimeError("the helper of the Ray cluster has ended")
 
     def add(
-        self, name: str, *, vram: tuple[float, ...] = (), labels: dict[str, str] | None = None
-    ) -> str:
+        self, name: str, *, vram: tuple[float, ...] = (), labels: dict[str, str] | None = None,
+        resources: dict[str, float] | None = None,
+    ) -> str:  # fmt: skip
         """Add a node and return its address.
 
         Args:
             name: Its name.
             vram: Memory of each GPU in GiB.
             labels: Its labels.
+            resources: Further resources.
         """
         self._count += 1
         address = f"127.0.0.{2 + self._count}"
-        resources = {f"VRAM_{number}": size for number, size in enumerate(vram)}
+        memory = {f"VRAM_{number}": size for number, size in enumerate(vram)}
         self._ask(
             {
-                "do": "add", "name": name, "address": address, "resources": resources,
-                "labels": labels or {},
+                "do": "add", "name": name, "address": address, "gpus": len(vram),
+                "resources": {**memory, **(resources or {})}, "labels": labels or {},
             },
             name,
         )  # fmt: skip
@@ -91,6 +100,26 @@ class RayCluster:
         """Send SIGKILL to a process of Ray on a node, such as ``raylet`` or ``gcs_server``."""
         for pid in self.nodes[name][process]:
             os.kill(pid, signal.SIGKILL)
+
+    def stop(self, name: str) -> None:
+        """Stop the raylet and the agents of a node: it is silent, as a machine that is cut off.
+
+        What the agents have started goes on.
+        """
+        for pid in (*self.nodes[name]["raylet"], *self.agents(name)):
+            os.kill(pid, signal.SIGSTOP)
+            self._stopped.setdefault(name, []).append(pid)
+
+    def resume(self, name: str) -> None:
+        """Let a node that was stopped go on."""
+        for pid in self._stopped.pop(name, []):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def has_node(self, name: str) -> bool:
+        """Return True if the raylet of a node runs."""
+        (raylet,) = self.nodes[name]["raylet"]
+        return b"raylet" in _command_line(raylet)
 
     def agents(self, name: str) -> list[int]:
         """Return the process ids of the agents on a node; one for each name of a proxy."""
@@ -105,6 +134,8 @@ class RayCluster:
 
     def close(self) -> None:
         """End all processes of Ray, and remove their files."""
+        for name in tuple(self._stopped):
+            self.resume(name)
         assert self._helper.stdin is not None
         self._helper.stdin.close()
         try:
@@ -150,6 +181,8 @@ def main() -> None:
                 head = {
                     **common, "node_ip_address": "127.0.0.2", "node_name": "head",
                     "include_dashboard": False, "temp_dir": request["folder"],
+                    "resources": request["resources"],
+                    **({"gcs_server_port": request["port"]} if request["port"] else {}),
                 }  # fmt: skip
                 cluster = Cluster(initialize_head=True, head_node_args=head)
                 node = cluster.head_node
@@ -157,7 +190,7 @@ def main() -> None:
                 node = cluster.add_node(
                     **common, node_ip_address=request["address"], node_name=request["name"],
                     resources=request["resources"], labels=request["labels"],
-                    num_gpus=len(request["resources"]),
+                    num_gpus=request["gpus"],
                 )  # fmt: skip
             response = {"address": cluster.address, "pids": _pids(node)}
         except Exception as error:  # noqa: BLE001  (the test reports it)

@@ -46,6 +46,7 @@ GPUS = (
     "::test_docs_gpu_options_are_those_of_the_engines"
 )
 _CHART_PAGE = "tests/machine/test_chart_page.py::test_chart_page"
+CLUSTER = f"{_E2E}_cluster.py::test_docs_cluster_commands_make_a_cluster"
 LLAMA = "tests/llama/test_real_server.py::test_docs_option_of_llama_server_exists"
 
 #: Test -> items that it runs; those of this project's own tests are read from here by the tests.
@@ -261,6 +262,16 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     "tests/adapters/cli/test_init.py::test_init_takes_models_of_ollama_and_vllm": (
         "docs/getting-started.md: --vllm MODEL",
     ),
+    CLUSTER: (
+        "docs/cluster.md: export RAY_AUTH_MODE=token",
+        "docs/cluster.md: ray get-auth-token --generate",
+        "docs/cluster.md: ray start --head --port=6379 --num-cpus=0 --include-dashboard=false "
+        "--disable-usage-stats",
+        "docs/cluster.md: ray start --address=box1:6379 --resources='{\"VRAM_0\": 24}' "
+        '--labels="weights=all"',
+        "docs/cluster.md: ray status",
+        "docs/cluster.md: swapchart serve --config config.yaml",
+    ),
     SERVES: (
         "docs/commands.md: swapchart serve",
         "docs/getting-started.md: swapchart serve",
@@ -414,6 +425,7 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "benchmarks/README.md: ./dev bench memory",
         "benchmarks/README.md: ./dev bench mutants",
         "benchmarks/README.md: ./dev bench reliability",
+        "benchmarks/README.md: ./dev bench cluster",
         "benchmarks/README.md: --against CHECKOUT",
         "docs/embedding.md: ./dev bench engine",
         "docs/kv.md: ./dev bench kv",
@@ -507,10 +519,19 @@ BY_CI: Mapping[str, str] = {
     "docs/operations.md: SWAPCHART_COMPILE=1 pip install '.[all]'": _COMPILED,
 }
 
+_TWO_MACHINES = "it is for a second machine"
 _SYSTEMD = "systemd is process 1 on no machine that runs the tests"
 
 #: Items that no test can run -> (why, command whose output must name the option or subcommand).
 NOT_RUN: Mapping[str, tuple[str, tuple[str, ...], str]] = {
+    "docs/cluster.md: pip install 'swapchart[proxy,ray]'": (
+        "the tests of clusters run where that is installed", ("pip", "install", "--help"),
+        "Install packages",
+    ),
+    "docs/cluster.md: pip install ray": (
+        _TWO_MACHINES, ("pip", "install", "--help"), "Install packages",
+    ),
+    "docs/cluster.md: ray --version": (_TWO_MACHINES, ("ray", "--help"), "--version"),
     "docs/reliability.md: systemctl start": (_SYSTEMD, ("systemctl", "--help"), "start UNIT"),
     "docs/operations.md: systemctl --user restart swapchart": (
         _SYSTEMD, ("systemctl", "--help"), "restart UNIT",

@@ -31,12 +31,20 @@ def check_engine(config: Config) -> None:
         )
 
 
-def cluster_launcher(config: Config, local: Launcher) -> RayLauncher | None:
-    """Return the launcher of the nodes of *config*; None without `cluster`."""
+def cluster_launcher(config: Config, local: Launcher, lease_s: float | None) -> RayLauncher | None:
+    """Return the launcher of the nodes of *config*; None without `cluster`.
+
+    Args:
+        config: The configuration.
+        local: Launcher of this machine.
+        lease_s: Time in seconds that models may outlive the proxy; None means that none may.
+    """
     cluster = config.cluster
     if cluster is None:
         return None
-    return RayLauncher(local, _http_get, address=cluster.address, cluster=cluster.name)
+    return RayLauncher(
+        local, _http_get, address=cluster.address, cluster=cluster.name, lease_s=lease_s or 0.0
+    )
 
 
 async def _http_get(url: str, timeout_s: float) -> tuple[int | None, str]:

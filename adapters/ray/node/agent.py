@@ -215,6 +215,12 @@ class Agent:
         if child is not None:
             child.tell(line)
 
+    async def remember(self, id_: str, memo: str, lease_s: float) -> None:
+        """Keep *memo* with a process for the next proxy, and let it outlive its own by a lease."""
+        child = self._children.get(id_)
+        if child is not None:
+            child.facts.update(memo=memo, lease_s=lease_s)
+
     async def forget(self, id_: str) -> None:
         """Forget a process, and end it if it has not ended."""
         child = self._children.get(id_)

@@ -6,21 +6,30 @@ an async context manager: at its end nothing that was started may be left.
 
 from __future__ import annotations
 
+import atexit
+import os
+import signal
 import sys
 import textwrap
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any, ClassVar, Self
 
+import pytest
 from tools.loopback_nodes import LoopbackEngine, LoopbackLauncher
-from tools.net import free_port
+from tools.net import free_port, wait_until_async
 from tools.podman import IMAGE, LIMITS, Podman, shared_engine
+from tools.ray_cluster import HAS_RAY, WHY_SKIPPED, RayCluster
 
 from swapchart.adapters.process import ExternalLauncher, LocalLauncher, procfs
 from swapchart.adapters.process.container import ContainerLauncher
+from swapchart.adapters.process.port import http_probe
+from swapchart.adapters.ray.launcher import RayLauncher
 from swapchart.runtime import Command, Exit, NodeLauncher, Resources, SpecError
 from swapchart.runtime.container import Container
+from swapchart.runtime.ports import EngineDown, EngineUp, NodeEvent, NodeUp
 from swapchart.runtime.testing import CommandScript, ScriptedLauncher, ServerScript
 
 SERVER = """
@@ -267,6 +276,104 @@ class LoopbackSubject(Subject):
         self.launcher = self._engine.connect()
 
 
+class RaySubject(Subject):
+    """Processes on the nodes of a real Ray cluster at addresses of this machine."""
+
+    has_nodes = True
+    can_adopt = True
+    has_engine = True
+    resource = "slots"
+
+    def __init__(self, cluster: RayCluster, stack: AsyncExitStack) -> None:
+        self._cluster, self._stack = cluster, stack
+        self.launcher: RayLauncher
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls) -> AsyncIterator[Self]:
+        cluster = shared_cluster()
+        async with AsyncExitStack() as stack:
+            subject = cls(cluster, stack)
+            await subject._connect()
+            yield subject
+
+    async def _connect(self) -> None:
+        local = await self._stack.enter_async_context(LocalLauncher(guard=False))
+        self.launcher = RayLauncher(
+            local, _http_get, address=self._cluster.address, cluster="conformance"
+        )
+        await self._stack.enter_async_context(self.launcher)
+
+    def hook(self, behavior: str, **fields: Any) -> Command:
+        return self.command(behavior, **{"node": "box1", **fields})
+
+    def server(self, **fields: Any) -> tuple[Command, str]:
+        argv = (sys.executable, "-I", "-S", "-c", textwrap.dedent(SERVER), "${HOST}", "${PORT}")
+        return Command(argv=argv, label="test", **fields), "http://127.0.0.1:9/health"
+
+    def left(self) -> list[int]:
+        variable = "SWAPCHART_CLUSTER=conformance"
+        found = [p.pid for p in procfs.scan() if p.is_alive and procfs.carries(p.pid, variable)]
+        return [pid for pid in found if procfs.variable(pid, "SWAPCHART_RUN")]
+
+    def lose(self, node: str) -> None:
+        self._cluster.stop(node)
+
+    async def notice(self, node: str) -> None:
+        await wait_until_async(lambda: self._is_alive(node) is False, what=f"{node} is lost")
+
+    def _is_alive(self, node: str) -> bool:
+        return any(s.is_up and s.name == node for s in self.launcher._fleet.nodes.values())
+
+    async def restore(self, node: str) -> None:
+        events: list[NodeEvent] = []
+        remove = self.launcher.listen(events.append)
+        was_lost = not self._is_alive(node)
+        self._cluster.resume(node)
+        if was_lost:  # its raylet finds that the head has given it up, and ends
+            await wait_until_async(lambda: not self._cluster.has_node(node), what="no raylet")
+            self._cluster.add(node, resources={"slots": 2})
+        await wait_until_async(
+            lambda: any(isinstance(e, NodeUp) and e.node.name == node for e in events),
+            what=f"{node} is up",
+        )
+        remove()
+
+    async def set_engine(self, *, is_down: bool) -> None:
+        events: list[NodeEvent] = []
+        remove = self.launcher.listen(events.append)
+        (head,) = self._cluster.nodes["head"]["gcs_server"]
+        os.kill(head, signal.SIGSTOP if is_down else signal.SIGCONT)
+        kind = EngineDown if is_down else EngineUp
+        await wait_until_async(
+            lambda: any(isinstance(event, kind) for event in events), what=kind.__name__
+        )
+        remove()
+
+    async def replace_proxy(self) -> None:
+        for process in self.launcher._fleet.processes.values():
+            process.detach()
+        await self._stack.aclose()
+        await self._connect()
+
+
+async def _http_get(url: str, timeout_s: float) -> tuple[int | None, str]:
+    response = await http_probe.get(url, timeout_s=timeout_s)
+    return response.status, response.detail
+
+
+@cache
+def shared_cluster() -> RayCluster:
+    """Return the cluster of all tests; a test is skipped where there is no Ray."""
+    if not HAS_RAY:
+        pytest.skip(WHY_SKIPPED)
+    cluster = RayCluster(resources={"slots": 2})
+    atexit.register(cluster.close)
+    for name in ("box1", "box2"):
+        cluster.add(name, resources={"slots": 2})
+    return cluster
+
+
 _UP = ((0.0, b"up\n"),)
 _SERVERS: Mapping[str, ServerScript] = {
     "says": ServerScript(exit_s=0.01, output=((0.0, b"hello\noops\n"),)),
@@ -349,6 +456,6 @@ def more_than_there_is(subject: Subject) -> Resources:
 
 
 SUBJECTS: list[type[Subject]] = [
-    LocalSubject, ApplicationSubject, ContainerSubject, DockerSubject, LoopbackSubject,
+    LocalSubject, ApplicationSubject, ContainerSubject, DockerSubject, LoopbackSubject, RaySubject,
     ScriptedSubject,
 ]  # fmt: skip

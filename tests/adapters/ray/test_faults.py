@@ -267,3 +267,50 @@ async def test_killed_raylet_is_a_lost_node_without_orphans(own_cluster: RayClus
         again = await launcher.start(shell("exec sleep 1000", placement=on("box2")), Sink())
         await stop(again)
         await stop(elsewhere)
+
+
+async def test_node_that_is_silent_for_six_seconds_loses_nothing(own_cluster: RayCluster) -> None:
+    """Raylet and agent are stopped, as if their machine was cut off; the model goes on."""
+    async with opened(own_cluster.address, "blip") as launcher:
+        events = Events(launcher)
+        process = await launcher.start(shell("exec sleep 1000", placement=on("box1")), Sink())
+        own_cluster.stop("box1")
+        assert await process.presence() == "unknown"
+        await anyio.sleep(3.0)
+        own_cluster.resume("box1")
+
+        await anyio.sleep(1.0)  # for the connection that was silent
+        assert await process.presence() == "alive"
+        assert events.all == []
+        assert is_running(process.pid)
+        await stop(process)
+
+
+@pytest.mark.skipif(not os.environ.get("SWAPCHART_LONG"), reason="NOT TESTED: takes two minutes")
+async def test_lost_head_ends_its_models_and_another_head_serves_again(
+    own_cluster: RayCluster,
+) -> None:
+    """Ray ends drivers and nodes a minute after the head; the proxy goes on and connects again."""
+    async with opened(own_cluster.address, "head") as launcher:
+        events = Events(launcher)
+        process = await launcher.start(shell(TREE, placement=on("box1")), sink := Sink())
+        pids = [int(word) for word in (await said(sink, b"up")).split()[:2]]
+        own_cluster.kill("head", "gcs_server")
+        await events.wait(EngineDown, limit_s=LONG_S)
+        assert all(map(is_running, pids))  # for now
+        await wait_until_async(lambda: not any(map(is_running, pids)), 120.0, what="no model")
+        process.kill()
+        ended = await exit_of(process.wait)
+        assert ended.is_lost
+
+        port = int(own_cluster.address.rpartition(":")[2])
+        own_cluster.close()
+        second = RayCluster(port=port)
+        try:
+            second.add("box1", vram=(24,))
+            await events.wait(EngineUp, limit_s=90.0)
+            await events.wait(NodeUp, "box1", limit_s=60.0)
+            again = await launcher.start(shell("exec sleep 1000", placement=on("box1")), Sink())
+            await stop(again)
+        finally:
+            second.close()
