@@ -208,6 +208,7 @@ class Application:
     ) -> None:
         if self._nodes is not None:
             self._nodes.watch(supervisor)
+            await stack.enter_async_context(_beside(kept(self._nodes.run)))
         await stack.enter_async_context(_beside(kept(running.reloader.run)))
         stack.callback(Prefetch(supervisor, lambda: running.config).close)
         await self._watch_files(stack, running)

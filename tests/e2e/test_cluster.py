@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tools.net import port_block, wait_until
+from tools.net import LONG_S, port_block, wait_until
 from tools.ray_cluster import HAS_RAY, RayCluster
 from tools.swapchart_process import Serve, SwapchartProcess, demo_model
 
@@ -107,6 +108,20 @@ class TestOnNodes:
         refused = proxy.chat("huge")
         assert refused.status == 503
         assert refused.json()["error"]["code"] == "memory_infeasible"
+
+    def test_what_another_proxy_reserved_is_waited_for(
+        self, serve: Serve, cluster: RayCluster
+    ) -> None:
+        models = {"a": remote("a", memory="20GiB", nodes="box1")}
+        first = serve_on(serve, cluster, "first", models, memory="auto")
+        assert first.chat("a").status == 200
+        second = serve_on(serve, cluster, "second", models, memory="auto")
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(second.chat, "a")
+            with pytest.raises(TimeoutError):
+                waiting.result(2.0)
+            assert first.unload("a").status == 200
+            assert waiting.result(LONG_S).status == 200
 
     def test_second_proxy_with_one_name_is_refused(self, serve: Serve, cluster: RayCluster) -> None:
         proxy = serve_on(serve, cluster, "twice", {"a": remote("a")})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import Protocol
 
@@ -12,6 +14,9 @@ from ....runtime.ports import Node, NodeChanged, NodeDown, NodeEvent, NodeLaunch
 from ...config import Config, ModelConfig
 from ...process.port import http_probe
 from ...ray.launcher import RayLauncher
+from .memory import node_pools
+
+_LOOK_S = 5.0  # between two looks at what others have reserved
 
 
 class EngineMissingError(SwapchartError):
@@ -100,10 +105,39 @@ class ClusterNodes:
         self._supervisor = supervisor
         self._launcher.listen(self._on_event)
 
+    async def run(self) -> None:
+        """Look again and again at what others have reserved on the nodes; never returns."""
+        while True:
+            await asyncio.sleep(_LOOK_S)
+            try:
+                nodes = await self._launcher.nodes()
+            except EngineError:
+                continue  # the launcher has logged it
+            self._nodes = {node.name: node for node in nodes}
+            if self._take_foreign() and self._supervisor is not None:
+                self._supervisor.review()
+
+    def _take_foreign(self) -> bool:
+        """Count what others have reserved as held by other programs; return True if it changed."""
+        ledger = self._memory.ledger
+        held = {name: ledger.held(name) for name in ledger.pools}
+        has_changed = False
+        for name, pool in node_pools(self._nodes.values(), held).items():
+            known = ledger.pools.get(name)
+            if known is not None and known.foreign != pool.foreign:
+                ledger.begin_round()
+                ledger.pools[name] = replace(known, foreign=pool.foreign)
+                has_changed = True
+        return has_changed
+
     def _on_event(self, event: NodeEvent) -> None:
         if not isinstance(event, (NodeUp, NodeDown, NodeChanged)):
             return
         self._nodes[event.node.name] = event.node
+        self._update()
+
+    def _update(self) -> None:
+        """Apply the nodes to the pools, and to what models need of them."""
         self._memory.nodes = tuple(self._nodes.values())
         supervisor, config = self._supervisor, self._config()
         if supervisor is None or config.memory.mode == "off":
