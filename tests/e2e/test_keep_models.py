@@ -335,7 +335,7 @@ def test_guard_that_was_killed_leaves_its_models_to_the_next_start(
     ended(first)
     guard.kill()
     second = start(models)
-    wait_until(lambda: not is_alive(pid), LONG_S, what="the process gone")
+    wait_until(lambda: not is_alive(pid), LONG_S, what=lambda: f"{pid} gone: {second.output()}")
     assert second.chat("a").status == 200
 
     assert pid_of(second) != pid
