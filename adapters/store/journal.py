@@ -13,6 +13,7 @@ from time import time
 from typing import Any
 
 from ...runtime import Transition
+from ..system.own_node import own_node_name
 from . import footprints
 from .database import Database
 
@@ -151,7 +152,8 @@ class Journal:
             ),
         )  # fmt: skip
         # A process id of another node says nothing here.
-        if record.event == "spawned" and record.pid is not None and not record.node:
+        is_here = record.node in ("", own_node_name())
+        if record.event == "spawned" and record.pid is not None and is_here:
             self._note_launch(record.service, record.pid)
         elif record.event == "swept":
             self._note_end(record.service)

@@ -409,6 +409,9 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     "tests/faults/test_openapi.py::test_openapi_document_describes_the_responses": (
         "docs/reliability.md: ./dev test tests/faults/test_openapi.py",
     ),
+    "tests/e2e/test_keep_models.py::test_twenty_models_are_adopted_within_a_second": (
+        "docs/reliability.md: ./dev test tests/e2e/test_keep_models.py",
+    ),
     "tests/faults/test_secrets.py::test_secrets_appear_in_no_output": (
         "docs/reliability.md: ./dev test tests/faults/test_secrets.py",
     ),
