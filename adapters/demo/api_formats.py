@@ -218,40 +218,91 @@ class Responses:
     """OpenAI's ``/v1/responses``, text only."""
 
     def __init__(self, model: str, body: Json) -> None:
-        self._common = {
+        self._common: Json = {
             "id": f"resp_{_unique()}",
             "object": "response",
             "created_at": int(time.time()),
             "model": model,
+            "error": None,
+            "incomplete_details": None,
+            "instructions": body.get("instructions"),
+            "metadata": {},
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": [],
         }
-        self._item = f"msg_{_unique()}"
+        self._item_id = f"msg_{_unique()}"
+        self._place = {"item_id": self._item_id, "output_index": 0, "content_index": 0}
+        self._sent = 0  # events
+
+    def _events(self, *values: Json) -> bytes:
+        numbered = []
+        for value in values:
+            numbered.append({**value, "sequence_number": self._sent})
+            self._sent += 1
+        return _typed(numbered)
+
+    def _item(self, status: str, *content: Json) -> Json:
+        return {
+            "id": self._item_id,
+            "type": "message",
+            "role": "assistant",
+            "status": status,
+            "content": list(content),
+        }
 
     def start(self, outcome: Outcome) -> bytes:
-        """Return the event that opens the response."""
+        """Return the events that open the response, its only item and the text in it."""
         response = {**self._common, "status": "in_progress", "output": []}
-        return _typed([{"type": "response.created", "response": response}])
+        return self._events(
+            {"type": "response.created", "response": response},
+            {"type": "response.in_progress", "response": response},
+            {
+                "type": "response.output_item.added",
+                "output_index": 0,
+                "item": self._item("in_progress"),
+            },
+            {"type": "response.content_part.added", **self._place, "part": _output_text("")},
+        )
 
     def piece(self, text: str) -> bytes:
         """Return the event of one piece."""
-        place = {"item_id": self._item, "output_index": 0, "content_index": 0}
-        return _typed([{"type": "response.output_text.delta", **place, "delta": text}])
+        kind = "response.output_text.delta"
+        return self._events({"type": kind, **self._place, "delta": text, "logprobs": []})
 
     def end(self, outcome: Outcome) -> Sequence[bytes]:
-        """Return the event that has the whole response."""
-        return (_typed([{"type": "response.completed", "response": self.whole(outcome)}]),)
+        """Return the events that close what is open; the last one has the whole response."""
+        text, place = outcome.text, self._place
+        part = _output_text(text)
+        return (
+            self._events(
+                {"type": "response.output_text.done", **place, "text": text, "logprobs": []},
+                {"type": "response.content_part.done", **place, "part": part},
+                {
+                    "type": "response.output_item.done",
+                    "output_index": 0,
+                    "item": self._item("completed", part),
+                },
+                {"type": "response.completed", "response": self.whole(outcome)},
+            ),
+        )
 
     def whole(self, outcome: Outcome) -> Json:
         """Return a ``response``."""
         n = outcome.prompt_n + outcome.cache_n
-        text = {"type": "output_text", "text": outcome.text, "annotations": []}
-        item = {"id": self._item, "type": "message", "role": "assistant", "content": [text]}
         usage = {
             "input_tokens": n,
-            "input_tokens_details": {"cached_tokens": outcome.cache_n},
+            "input_tokens_details": {"cached_tokens": outcome.cache_n, "cache_write_tokens": 0},
             "output_tokens": len(outcome.pieces),
+            "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": n + len(outcome.pieces),
         }
+        item = self._item("completed", _output_text(outcome.text))
         return {**self._common, "status": "completed", "output": [item], "usage": usage}
+
+
+def _output_text(text: str) -> Json:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
 
 
 def _unique() -> str:

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from openai.types.responses import ResponseStreamEvent
+from pydantic import TypeAdapter
 from tools import raw
 from tools.children import Child, demo_argv, demo_server
 from tools.net import free_port, is_listening, wait_until
@@ -163,7 +165,10 @@ def test_completions_messages_and_responses_return_the_same_text(server: Child) 
         (
             "/v1/responses",
             {"input": "a", "max_output_tokens": 1},
-            ["response.created", "response.output_text.delta", "response.completed"],
+            ["response.created", "response.in_progress", "response.output_item.added",
+             "response.content_part.added", "response.output_text.delta",
+             "response.output_text.done", "response.content_part.done",
+             "response.output_item.done", "response.completed"],
         ),
     ],
 )  # fmt: skip
@@ -175,6 +180,24 @@ def test_named_events_come_in_order(
 
     assert names == kinds
     assert [event["type"] for event in answer.events()] == kinds
+
+
+def test_responses_stream_is_one_of_the_openai_library(server: Child) -> None:
+    """Each event has all fields of its type, they are numbered, and the pieces are the text."""
+    kinds: TypeAdapter[ResponseStreamEvent] = TypeAdapter(ResponseStreamEvent)
+    body = {"input": "so so", "stream": True}
+    events = raw.call(server.port, "POST", "/v1/responses", value=body).events()
+    parsed = [kinds.validate_python(event) for event in events]
+    deltas = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
+    last = parsed[-1]
+
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    assert last.type == "response.completed"
+    assert last.response.output_text == "".join(deltas) == "This is parrot. You asked: so so"
+    assert last.response.usage is not None
+    assert last.response.usage.output_tokens == len(deltas)
+    done = next(event for event in parsed if event.type == "response.output_item.done")
+    assert done.item == last.response.output[0]
 
 
 def test_embeddings_are_unit_vectors_that_follow_from_the_text(server: Child) -> None:

@@ -141,8 +141,13 @@ def test_openai_client_transcription_works(oai: openai.OpenAI) -> None:
 def test_openai_client_responses_work(oai: openai.OpenAI) -> None:
     stream = oai.responses.create(model="b", input="hello", max_output_tokens=4, stream=True)
     kinds = [event.type for event in stream]
+    with oai.responses.stream(model="b", input="hello", max_output_tokens=4) as helper:
+        final = helper.get_final_response()
 
     assert "response.completed" in kinds
+    assert final.output_text
+    assert final.usage is not None
+    assert final.usage.output_tokens == 4
 
 
 def test_openai_client_errors_have_their_type(oai: openai.OpenAI, proxy: SwapchartProcess) -> None:
