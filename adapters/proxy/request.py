@@ -244,7 +244,7 @@ class Request:
         if declared is not None and declared > limit_bytes:
             raise BodyTooLargeError(limit_bytes)
         if declared is not None and declared > _UNCOUNTED_BYTES:
-            await self._reserve(declared)
+            await self.reserve(declared)
         elif self._take_body is not None and self._ahead is None and self._watcher is None:
             found = self._take_body()
             if found is not None:
@@ -271,14 +271,18 @@ class Request:
             if size > limit_bytes:
                 raise BodyTooLargeError(limit_bytes)
             if size > self.body_bytes_reserved:
-                await self._reserve(size)
+                await self.reserve(size)
             self._is_complete = not message.get("more_body", False)
         return buffer.getvalue()  # its own buffer, no copy
 
-    async def _reserve(self, size: int) -> None:
-        """Reserve memory for a body of *size* bytes, unless it is too small to count."""
-        if size > _UNCOUNTED_BYTES and self._budget is not None:
-            more = size - self.body_bytes_reserved
+    async def reserve(self, size: int) -> None:
+        """Reserve memory for a body of *size* bytes, unless it is too small to count.
+
+        Raises:
+            BodyBudgetError: The memory budget has no room for it.
+        """
+        more = size - self.body_bytes_reserved
+        if size > _UNCOUNTED_BYTES and more > 0 and self._budget is not None:
             await self._budget.take(more)
             self.body_bytes_reserved += more
 

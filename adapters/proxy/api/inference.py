@@ -10,7 +10,7 @@ from time import perf_counter
 
 from ...http1.asgi_types import Send
 from ..accounting.request_record import RequestRecord, recording_headers
-from ..body.errors import BadBodyError, BodyTooLargeError
+from ..body.errors import BadBodyError, BodyTooLargeError, UnknownCodingError
 from ..body.json_edit import EditError
 from ..body.memory_budget import BodyBudgetError
 from ..body.model_name import (
@@ -33,6 +33,7 @@ from ..models.catalog import Target
 from ..models.resolver import NoTargetError, ResolvedModel, UnknownModelError
 from ..request import Request, path_of, target_of
 from ..responses import send_error, send_model_forbidden, send_unknown_model, unknown_model
+from .encoded_body import BYTE_ORDER_MARK, coding_of, unpacked
 
 _ELSEWHERE = "a POST to any other path goes to the model that its body names"
 _AT_ONCE_BYTES = 1 << 16  # a larger body is scanned in steps, so as not to block the event loop
@@ -51,6 +52,9 @@ async def post(proxy: ProxyContext, request: Request, send: Send) -> None:
             await _form(proxy, request, send, boundary_of(kind))
         else:
             await _complete_body(proxy, request, send)
+    except UnknownCodingError as unknown:
+        headers = [(b"accept-encoding", b"gzip")]  # RFC 9110 section 12.5.3
+        await send_error(request, send, 415, str(unknown), code="unknown_encoding", headers=headers)
     except BodyTooLargeError as too_large:  # mypyc gives all uses of one name the same type
         await send_error(request, send, 413, str(too_large), headers=[(b"connection", b"close")])
     except BodyBudgetError as no_room:
@@ -162,13 +166,21 @@ async def _reject_unknown(
 # ---- bodies that are read completely
 async def _complete_body(proxy: ProxyContext, request: Request, send: Send) -> None:
     body = await request.body(proxy.options.json_limit_bytes)
+    is_unpacked = False
     if body[:1] != _OBJECT and (start := body[:_SNIFFED_BYTES].lstrip()[:1]) != _OBJECT:
         kind = (request.header(b"content-type") or b"").lower()
-        if start != _ARRAY and b"application/x-www-form-urlencoded" in kind:
+        if body and coding_of(request) and (b"json" in kind or not model_of_query(request.query)):
+            body, is_unpacked = await unpacked(request, body, proxy.options.json_limit_bytes), True
+        body = body.removeprefix(BYTE_ORDER_MARK)
+        start = body[:_SNIFFED_BYTES].lstrip()[:1]
+        if start == _OBJECT or is_unpacked:
+            pass  # read below, which reports what is no object
+        elif start != _ARRAY and b"application/x-www-form-urlencoded" in kind:
             await _urlencoded(proxy, request, send, body)
             return
-        may_name_model = b"json" in kind and start != _ARRAY
-        if not start or (not may_name_model and model_of_query(request.query)):
+        elif not start or (
+            not (b"json" in kind and start != _ARRAY) and model_of_query(request.query)
+        ):
             await _named_by_query(proxy, request, send, body)
             return
     if len(body) > _AT_ONCE_BYTES:
@@ -192,6 +204,8 @@ async def _complete_body(proxy: ProxyContext, request: Request, send: Send) -> N
             return
         body = edited
     forwarding.body = record.body = body
+    if is_unpacked:
+        forwarding.length = len(body)  # so that the cached headers are not used
     record.is_metered, record.is_stream = True, is_stream
     await forwarding.run(send)
 

@@ -17,3 +17,7 @@ class BodyTooLargeError(Exception):
     def __init__(self, limit_bytes: int) -> None:
         super().__init__(f"the request body is larger than {limit_bytes} bytes")
         self.limit_bytes = limit_bytes
+
+
+class UnknownCodingError(Exception):
+    """The body has a Content-Encoding that cannot be unpacked."""
