@@ -276,7 +276,7 @@ def proxy(serve_module: Serve) -> SwapchartProcess:
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [
-        (b"", 400, "JSON"),
+        (b"", 400, "model"),
         (b"{", 400, "JSON"),
         (b'{"model": "llama-3", "messages": [}', 400, "JSON"),
         (b"\xff\xfe", 400, "JSON"),

@@ -243,7 +243,7 @@ def test_get_routes_forward_to_the_model(path: str) -> None:
         twice = await bench.client.call("GET", f"{path}?model=r&model=r2")
 
         assert answer.status == 200
-        target = f"{path}?x=%20&model=upstream%2Fr&autoload=true"
+        target = f"{path}?x=%20&model=upstream%2Fr"
         assert (bench.server.last.method, bench.server.last.target) == ("GET", target)
         assert (missing.status, twice.status) == (400, 400)
         assert (await bench.client.call("HEAD", f"{path}?model=r")).status == 200
