@@ -21,6 +21,7 @@ import anyio
 from .adoption import RunFacts
 from .arguments import (
     require,
+    require_flag,
     require_function,
     require_items,
     require_kind,
@@ -275,6 +276,7 @@ class Supervisor(SupervisorState):
         """
         require_whole("priority", priority)
         require_text("client", client)
+        require_flag("may_start", may_start)
         if not self.acquire_nowait(name):
             await self._dispatcher.acquire(name, priority, client, may_start=may_start)
 

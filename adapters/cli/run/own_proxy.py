@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
-import signal
 import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import IO
 
 from .choosing import RunError
 
 _LISTENS = re.compile(r"swapchart listens on (http://\S+)")
 _START_LIMIT_S = 60.0
-_PR_SET_PDEATHSIG = 1
+
+#: What the child runs: the kernel ends it by SIGTERM (1 is PR_SET_PDEATHSIG) when its parent ends.
+_BOUND = """
+import ctypes, os, runpy, signal, sys
+parent = int(sys.argv.pop(1))
+ctypes.CDLL(None).prctl(1, ctypes.c_ulong(signal.SIGTERM))
+if os.getppid() != parent:  # it ended before
+    os._exit(1)
+runpy.run_module("swapchart", run_name="__main__", alter_sys=True)
+"""
 
 
 class OwnProxy:
@@ -46,12 +53,12 @@ class OwnProxy:
             RunError: It does not.
         """
         argv = [
-            sys.executable, "-P", "-m", "swapchart", "serve", "--listen", "127.0.0.1:0",
-            *self._options,
+            sys.executable, "-P", "-c", _BOUND, str(os.getpid()),
+            "serve", "--listen", "127.0.0.1:0", *self._options,
         ]  # fmt: skip
         self._process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True, preexec_fn=_ending_with(os.getpid()),
+            start_new_session=True,
         )  # fmt: skip
         try:
             assert self._process.stdout is not None
@@ -86,15 +93,3 @@ class OwnProxy:
     def _failure(self) -> str:
         last = self._lines[-1] if self._lines else "no output"
         return f"the proxy did not start: {last.removeprefix('swapchart: ')}"
-
-
-def _ending_with(parent: int) -> Callable[[], None]:
-    """Return what a child does first: the kernel ends it by SIGTERM when *parent* ends."""
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def begin() -> None:
-        prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGTERM))
-        if os.getppid() != parent:  # it ended before
-            os._exit(1)
-
-    return begin
