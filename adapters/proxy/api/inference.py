@@ -28,12 +28,12 @@ from ..body.multipart import MultipartScanner, boundary_of, is_form
 from ..body.multipart_stream import multipart_with_model
 from ..body.spool import Spool
 from ..context import ProxyContext
+from ..forwarding.encoded_body import BYTE_ORDER_MARK, coding_of, unpacked
 from ..forwarding.forwarding import Forwarding
 from ..models.catalog import Target
 from ..models.resolver import NoTargetError, ResolvedModel, UnknownModelError
 from ..request import Request, path_of, target_of
 from ..responses import send_error, send_model_forbidden, send_unknown_model, unknown_model
-from .encoded_body import BYTE_ORDER_MARK, coding_of, unpacked
 
 _ELSEWHERE = "a POST to any other path goes to the model that its body names"
 _AT_ONCE_BYTES = 1 << 16  # a larger body is scanned in steps, so as not to block the event loop
