@@ -220,16 +220,19 @@ def test_config_plan_command_compares_two_files(
 def test_config_plan_command_reports_every_mistake(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A file that is wrong, files that are missing, a proxy that does not answer: exit code 1."""
+    """Wrong files and a proxy that does not answer: exit code 1; arguments that are missing: 2."""
     old, new = tmp_path / "old.yaml", tmp_path / "new.yaml"
     old.write_text(MODEL)
     new.write_text("models: {a: {ttl: 1}, b: {ttl: x}}")
 
     assert main(["config", "plan", str(old), str(new)]) == 1
     assert capsys.readouterr().err.count("error:") >= 3
-    for line in ("plan", f"plan {old}", f"plan {old} --url http://h", "plan --url nonsense",
-                 "reload --url http://127.0.0.1:1"):  # fmt: skip
-        assert main(["config", *line.split()]) == 1
+    codes = {
+        "plan": 1, f"plan {old}": 2, f"plan {old} --url http://h": 2, "plan --url nonsense": 1,
+        "reload --url http://127.0.0.1:1": 1,
+    }  # fmt: skip
+    for line, code in codes.items():
+        assert main(["config", *line.split()]) == code, line
         assert capsys.readouterr().err.startswith("swapchart: ")
 
 

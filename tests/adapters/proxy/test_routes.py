@@ -117,7 +117,8 @@ def test_running_endpoint_lists_processes() -> None:
 
         row = {key: rows[0][key] for key in ("model", "state", "cmd", "proxy", "ttl", "name")}
         assert row == {
-            "model": "a", "state": "ready", "cmd": "serve --key ${env.KEY}", "proxy": "http://p",
+            "model": "a", "state": "ready", "cmd": "serve --key ${env.KEY}",
+            "proxy": f"http://127.0.0.1:{bench.server.port}",
             "ttl": 7, "name": "A",
         }  # fmt: skip
         assert (len(rows), rows[0]["description"]) == (1, "d")
