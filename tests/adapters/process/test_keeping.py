@@ -88,10 +88,13 @@ def guard_in(folder: Path) -> psutil.Process:
     return guard
 
 
-def records(folder: Path) -> list[Path]:
+def records(folder: Path) -> list[str]:
     """Return the records that the guard has received; it starts slowly on a busy machine."""
-    files = Path(f"/proc/{guard_in(folder).pid}/fd").iterdir()
-    return [each for each in files if "record" in str(each.readlink())]
+    found = []
+    for file in Path(f"/proc/{guard_in(folder).pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found.append(str(file.readlink()))
+    return [target for target in found if "record" in target]
 
 
 def drop_from_record(folder: Path, key: str) -> None:
