@@ -152,6 +152,9 @@ class LocalLauncher(NodeLauncher):
             self._following.cancel()
             if self._keeper is not None and left:
                 await self._keeper.leave()
+                for process in left:  # the guard has descriptors of its own
+                    if process.memory is not None:
+                        process.memory.close(process.log)
             elif self._guard is not None:
                 await self._guard.release()
             if self._is_subreaper:

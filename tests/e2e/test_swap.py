@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import resource
 import time
 from pathlib import Path
 
@@ -49,8 +50,12 @@ def test_thousand_requests_share_one_start(serve: Serve, server: str) -> None:
     """A thousand requests at once for a stopped model: one start, and all are answered."""
     options = ("--load-seconds", "0.3", "--slots", "64", "--quiet")
     proxy = serve({"a": demo_model("a", *options, concurrencyLimit=CROWD)}, server=server)
-
-    answers = asyncio.run(_crowd(proxy.port, CROWD))
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)  # 1,024 and more in most shells
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        answers = asyncio.run(_crowd(proxy.port, CROWD))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
     assert [answer.split(b" ", 2)[1] for answer in answers] == [b"200"] * CROWD
     assert all(answer.endswith(b"}") for answer in answers)

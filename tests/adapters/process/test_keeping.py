@@ -63,6 +63,7 @@ async def leave(
         process.remember(FACTS, ending or Ending())
         assert process.is_remembered
         process.detach()
+    assert not process.is_remembered  # only the guard has its descriptors now
     return process
 
 
@@ -88,13 +89,14 @@ def guard_in(folder: Path) -> psutil.Process:
     return guard
 
 
-def records(folder: Path) -> list[str]:
+def records(folder: Path) -> list[Path]:
     """Return the records that the guard has received; it starts slowly on a busy machine."""
     found = []
     for file in Path(f"/proc/{guard_in(folder).pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
-            found.append(str(file.readlink()))
-    return [target for target in found if "record" in target]
+            if "record" in str(file.readlink()):
+                found.append(file)
+    return found
 
 
 def drop_from_record(folder: Path, key: str) -> None:
