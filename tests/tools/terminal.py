@@ -24,6 +24,12 @@ _SHOWN = 4000  # characters of a message
 CTRL_C, CTRL_D = "\x03", "\x04"
 
 
+def _environment() -> dict[str, str]:
+    """Return ours without the size of another terminal, which programs would believe."""
+    kept = {name: text for name, text in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    return {**kept, "TERM": "xterm-256color", "PYTHONUNBUFFERED": "1"}
+
+
 class Terminal:
     """A running command whose terminal this is; a context manager that kills it.
 
@@ -54,7 +60,7 @@ class Terminal:
 
         self.process = subprocess.Popen(
             argv, cwd=cwd, stdin=inner, stdout=inner, stderr=inner, start_new_session=True,
-            env={**os.environ, "TERM": "xterm-256color", "PYTHONUNBUFFERED": "1", **(env or {})},
+            env={**_environment(), **(env or {})},
             preexec_fn=take_terminal,
         )  # fmt: skip
 
