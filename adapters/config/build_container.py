@@ -43,7 +43,7 @@ class ContainerBuilder:
 
         Args:
             section: The section as written.
-            port: Port of the model on the host; None if its address has none of ours.
+            port: Port of the model on the host; None if its address has no port of this machine.
             proxy: Address of its server; None if it is invalid.
             environment: Variables of the server.
         """
@@ -104,7 +104,7 @@ def _published(
 
 
 def _is_here(port: int | None, proxy: SplitResult | None) -> bool:
-    """Return True if the proxy reaches the server by a port of ours on this machine."""
+    """Return True if the proxy reaches the server by a port of this machine."""
     return port is not None and proxy is not None and proxy.hostname in _LOOPBACK
 
 

@@ -315,7 +315,7 @@ class ModelBuilder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Command:
-    """What starts the server: a command, or a container with the hook that pulls its image."""
+    """Start of the server: a command, or a container with the hook that pulls its image."""
 
     text: str = ""
     shown: str = ""

@@ -39,7 +39,7 @@ ENGINES = (  # as in container_engines.py
 
 
 class Marks:
-    """What the processes to terminate are known by.
+    """Marks of the processes to terminate.
 
     Attributes:
         instances: (variable in the environment, tag, bits of the tag that may differ) of each

@@ -18,7 +18,7 @@ from ...runtime.fence import kept
 from .messages import LineBuffer, Message, encode
 
 _PAUSE_S, _MAX_PAUSE_S = 0.5, 30.0  # between two starts of the sidecar
-_STABLE_S = 60.0  # a sidecar that ran for so long is started again at once
+_STABLE_S = 60.0  # a sidecar that ran longer is started again at once
 _END_S = 4.0  # for a sidecar to tell the agents that the proxy ends
 
 _log = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from .messages import LineBuffer, Message, encode
 from .owner import is_dead
 
 _LOOK_S = 1.0  # between two looks at the nodes
-_SILENT_S = 5.0  # the head has not responded for so long: the engine counts as down
+_SILENT_S = 5.0  # without a response of the head, the engine counts as down after this time
 _CONNECT_S = 3.0
 _RELEASE_S = 2.0
 

@@ -21,7 +21,7 @@ from .nodes import Endpoint
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resources:
-    """What a process takes of its node; a launcher for one machine does not look at it.
+    """Share of its node that a process takes; a launcher for one machine does not look at it.
 
     Attributes:
         gpus: Number of GPUs, whole or, where the engine allows it, a fraction of one.

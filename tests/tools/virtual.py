@@ -224,6 +224,16 @@ def run_scenario(
     return launcher
 
 
+async def swap_and_unload(world: World) -> None:
+    """Load ``a`` for a request, swap it for ``b`` after 20 s, and unload ``b``."""
+    world.client("a", hold_s=1.0)
+    await world.until("a", "ready")
+    await world.at(20.0)
+    world.client("b", hold_s=1.0)
+    await world.until("b", "ready")
+    await world.supervisor.unload("b")
+
+
 def suspend(seconds: float) -> None:
     """Suspend the proxy as SIGSTOP and SIGCONT do, while the processes run."""
     loop = asyncio.get_running_loop()

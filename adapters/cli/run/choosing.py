@@ -1,4 +1,4 @@
-"""What `swapchart run MODEL` means: a model file, or a model that a proxy or a search knows."""
+"""Resolution of `swapchart run MODEL`: a model file, or a model of a proxy or of a search."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from .choosing import RunError
 _LISTENS = re.compile(r"swapchart listens on (http://\S+)")
 _START_LIMIT_S = 60.0
 
-#: What the child runs: the kernel ends it by SIGTERM (1 is PR_SET_PDEATHSIG) when its parent ends.
+#: Program of the child, which the kernel ends by SIGTERM (1 is PR_SET_PDEATHSIG) with its parent.
 _BOUND = """
 import ctypes, os, runpy, signal, sys
 parent = int(sys.argv.pop(1))

@@ -26,7 +26,7 @@ class ClusterSection(Section):
     """The cluster on whose nodes models may run."""
 
     engine: Literal["ray"]
-    """What runs processes on the nodes; it needs the extra of that name. Example: `engine: ray`"""
+    """Engine of the nodes; it needs the extra of that name. Example: `engine: ray`"""
     address: Annotated[str, AfterValidator(_as_address)] = "auto"
     """Address of its head; `auto` is the cluster that this machine is part of.
 

@@ -1,4 +1,4 @@
-"""What container engines print: states, exits and errors. Pure.
+"""Parsers of the output of container engines: states, exits and errors. Pure.
 
 Source: Docker Engine API 1.44, ContainerInspect; docker-run(1), section exit status; texts of
 Podman 4.3 and Docker 28, as seen.

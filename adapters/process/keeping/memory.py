@@ -1,4 +1,4 @@
-"""What the guard gets about a run that may outlive the proxy: files in memory."""
+"""Files in memory with which the guard keeps a run that may outlive the proxy."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class RingReader(LogReader):
 
 @dataclass(slots=True, kw_only=True)
 class Remembered:
-    """What the guard gets about one run.
+    """Descriptors of one run that the guard receives.
 
     Attributes:
         pipe: Descriptor of its output; belongs to the reader of the output.

@@ -39,7 +39,7 @@ def error_text(error: Exception, access: Access) -> str:
 def rejection_fields(error: RequestError, access: Access) -> dict[str, Any]:
     """Return what `send_error` needs to know of *error* beside its status and text.
 
-    The clients of OpenAI and Anthropic try again unless they are told not to, and wait as long as
+    The clients of OpenAI and Anthropic try again unless a header forbids it, and wait as long as
     Retry-After says, up to two minutes.
     """
     details, retry_after_s = error_details(error, access), error.retry_after_s

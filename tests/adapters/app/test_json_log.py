@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 import pytest
-from tools.virtual import World, run_scenario
+from tools.virtual import World, run_scenario, swap_and_unload
 
 from swapchart.adapters.app.json_log import JsonFormatter
 from swapchart.adapters.app.transition_log import TransitionLog
@@ -60,12 +60,7 @@ def test_lines_of_one_swap_have_the_same_number(caplog: pytest.LogCaptureFixture
     async def scenario(world: World) -> None:
         lines = TransitionLog(lambda: world.supervisor.scheduler.swaps)
         world.supervisor.listen(lines.take)
-        world.client("a", hold_s=1.0)
-        await world.until("a", "ready")
-        await world.at(20.0)
-        world.client("b", hold_s=1.0)
-        await world.until("b", "ready")
-        await world.supervisor.unload("b")
+        await swap_and_unload(world)
 
     run_scenario(scenario, service("a"), service("b"))
     rows = [

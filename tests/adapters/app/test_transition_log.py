@@ -6,7 +6,7 @@ import logging
 import re
 
 import pytest
-from tools.virtual import World, hook, run_scenario
+from tools.virtual import World, hook, run_scenario, swap_and_unload
 
 from swapchart.adapters.app.transition_log import TransitionLog
 from swapchart.runtime import Exit, Transition
@@ -98,12 +98,7 @@ def test_start_and_eviction_name_the_request_they_are_for(caplog: pytest.LogCapt
             return "for-b" if any(record.service in gone for gone in swaps.values()) else ""
 
         world.supervisor.listen(TransitionLog(request_of=request_of).take)
-        world.client("a", hold_s=1.0)
-        await world.until("a", "ready")
-        await world.at(20.0)
-        world.client("b", hold_s=1.0)
-        await world.until("b", "ready")
-        await world.supervisor.unload("b")
+        await swap_and_unload(world)
 
     run_scenario(scenario, service("a"), service("b"))
 
