@@ -56,17 +56,26 @@ class Chat:
             "model": model,
             "system_fingerprint": FINGERPRINT,
         }
+        self._has_call = False
 
     def _chunk(self, delta: Json, finish: str | None = None) -> Json:
         choice = {"finish_reason": finish, "index": 0, "delta": delta}
         return {"choices": [choice], **self._common, "object": "chat.completion.chunk"}
 
     def start(self, outcome: Outcome) -> bytes:
-        """Return the chunk that names the role."""
-        return event(self._chunk({"role": "assistant", "content": None}))
+        """Return the chunk that names the role, and that of a tool call without its arguments."""
+        role = event(self._chunk({"role": "assistant", "content": None}))
+        if outcome.call is None:
+            return role
+        self._has_call = True
+        calls = [{"index": 0, **_function_call(outcome, arguments="")}]
+        return role + event(self._chunk({"tool_calls": calls}))
 
     def piece(self, text: str) -> bytes:
         """Return the chunk of one piece."""
+        if self._has_call:
+            calls = [{"index": 0, "function": {"arguments": text}}]
+            return event(self._chunk({"tool_calls": calls}))
         return event(self._chunk({"content": text}))
 
     def end(self, outcome: Outcome) -> Sequence[bytes]:
@@ -79,7 +88,10 @@ class Chat:
 
     def whole(self, outcome: Outcome) -> Json:
         """Return a ``chat.completion``."""
-        message = {"role": "assistant", "content": outcome.text}
+        message: Json = {"role": "assistant", "content": outcome.text}
+        if outcome.call is not None:
+            calls = [_function_call(outcome, arguments=outcome.text)]
+            message |= {"content": None, "tool_calls": calls}
         return {
             "choices": [{"finish_reason": outcome.finish, "index": 0, "message": message}],
             **self._common,
@@ -164,6 +176,7 @@ class Messages:
 
     def __init__(self, model: str, body: Json) -> None:
         self._model, self._id = model, f"msg_{_unique()}"
+        self._has_call = False
 
     def _message(self, content: list[Json], stop: str | None, usage: Json) -> Json:
         return {
@@ -187,18 +200,24 @@ class Messages:
 
     @staticmethod
     def _stop(outcome: Outcome) -> str:
-        return "end_turn" if outcome.finish == "stop" else "max_tokens"
+        reasons = {"stop": "end_turn", "tool_calls": "tool_use"}
+        return reasons.get(outcome.finish, "max_tokens")
 
     def start(self, outcome: Outcome) -> bytes:
         """Return the events that open the message and its only block."""
         message = self._message([], None, self._usage(outcome))
-        block = {"type": "text", "text": ""}
+        block: Json = {"type": "text", "text": ""}
+        if outcome.call is not None:
+            self._has_call = True
+            block = _tool_use(outcome, {})
         opened = {"type": "content_block_start", "index": 0, "content_block": block}
         return _typed([{"type": "message_start", "message": message}, opened])
 
     def piece(self, text: str) -> bytes:
         """Return the event of one piece."""
         delta = {"type": "text_delta", "text": text}
+        if self._has_call:
+            delta = {"type": "input_json_delta", "partial_json": text}
         return _typed([{"type": "content_block_delta", "index": 0, "delta": delta}])
 
     def end(self, outcome: Outcome) -> Sequence[bytes]:
@@ -210,12 +229,14 @@ class Messages:
 
     def whole(self, outcome: Outcome) -> Json:
         """Return a ``message``."""
-        content: list[Json] = [{"type": "text", "text": outcome.text}]
-        return self._message(content, self._stop(outcome), self._usage(outcome))
+        block: Json = {"type": "text", "text": outcome.text}
+        if outcome.call is not None:
+            block = _tool_use(outcome, _object(outcome.text))
+        return self._message([block], self._stop(outcome), self._usage(outcome))
 
 
 class Responses:
-    """OpenAI's ``/v1/responses``, text only."""
+    """OpenAI's ``/v1/responses``: one text or one tool call."""
 
     def __init__(self, model: str, body: Json) -> None:
         self._common: Json = {
@@ -232,8 +253,10 @@ class Responses:
             "tools": [],
         }
         self._item_id = f"msg_{_unique()}"
-        self._place = {"item_id": self._item_id, "output_index": 0, "content_index": 0}
+        self._item_place = {"item_id": self._item_id, "output_index": 0}
+        self._place = {**self._item_place, "content_index": 0}
         self._sent = 0  # events
+        self._has_call = False
 
     def _events(self, *values: Json) -> bytes:
         numbered = []
@@ -251,41 +274,54 @@ class Responses:
             "content": list(content),
         }
 
+    def _call(self, outcome: Outcome, status: str, arguments: str) -> Json:
+        function = _function_call(outcome, arguments=arguments)
+        return {
+            "id": self._item_id,
+            "type": "function_call",
+            "status": status,
+            "call_id": function["id"],
+            **function["function"],
+        }
+
     def start(self, outcome: Outcome) -> bytes:
         """Return the events that open the response, its only item and the text in it."""
         response = {**self._common, "status": "in_progress", "output": []}
-        return self._events(
+        self._has_call = outcome.call is not None
+        is_call = self._has_call
+        item = self._call(outcome, "in_progress", "") if is_call else self._item("in_progress")
+        opened = self._events(
             {"type": "response.created", "response": response},
             {"type": "response.in_progress", "response": response},
-            {
-                "type": "response.output_item.added",
-                "output_index": 0,
-                "item": self._item("in_progress"),
-            },
-            {"type": "response.content_part.added", **self._place, "part": _output_text("")},
+            {"type": "response.output_item.added", "output_index": 0, "item": item},
         )
+        if is_call:
+            return opened
+        part = {"type": "response.content_part.added", **self._place, "part": _output_text("")}
+        return opened + self._events(part)
 
     def piece(self, text: str) -> bytes:
         """Return the event of one piece."""
+        if self._has_call:
+            kind = "response.function_call_arguments.delta"
+            return self._events({"type": kind, **self._item_place, "delta": text})
         kind = "response.output_text.delta"
         return self._events({"type": kind, **self._place, "delta": text, "logprobs": []})
 
     def end(self, outcome: Outcome) -> Sequence[bytes]:
         """Return the events that close what is open; the last one has the whole response."""
         text, place = outcome.text, self._place
-        part = _output_text(text)
-        return (
-            self._events(
-                {"type": "response.output_text.done", **place, "text": text, "logprobs": []},
-                {"type": "response.content_part.done", **place, "part": part},
-                {
-                    "type": "response.output_item.done",
-                    "output_index": 0,
-                    "item": self._item("completed", part),
-                },
-                {"type": "response.completed", "response": self.whole(outcome)},
-            ),
-        )
+        if outcome.call is not None:
+            kind = "response.function_call_arguments.done"
+            name = {"name": outcome.call.name, "arguments": text}
+            closed: list[Json] = [{"type": kind, **self._item_place, **name}]
+        else:
+            done = {"type": "response.output_text.done", **place, "text": text, "logprobs": []}
+            part = {"type": "response.content_part.done", **place, "part": _output_text(text)}
+            closed = [done, part]
+        whole = self.whole(outcome)
+        item = {"type": "response.output_item.done", "output_index": 0, "item": whole["output"][0]}
+        return (self._events(*closed, item, {"type": "response.completed", "response": whole}),)
 
     def whole(self, outcome: Outcome) -> Json:
         """Return a ``response``."""
@@ -297,12 +333,45 @@ class Responses:
             "output_tokens_details": {"reasoning_tokens": 0},
             "total_tokens": n + len(outcome.pieces),
         }
-        item = self._item("completed", _output_text(outcome.text))
+        if outcome.call is not None:
+            item = self._call(outcome, "completed", outcome.text)
+        else:
+            item = self._item("completed", _output_text(outcome.text))
         return {**self._common, "status": "completed", "output": [item], "usage": usage}
 
 
 def _output_text(text: str) -> Json:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+
+
+def _function_call(outcome: Outcome, *, arguments: str) -> Json:
+    assert outcome.call is not None
+    function = {"name": outcome.call.name, "arguments": arguments}
+    return {"id": f"call_{_call_id(outcome)}", "type": "function", "function": function}
+
+
+def _tool_use(outcome: Outcome, value: Json) -> Json:
+    assert outcome.call is not None
+    return {
+        "type": "tool_use",
+        "id": f"toolu_{_call_id(outcome)}",
+        "name": outcome.call.name,
+        "input": value,
+    }
+
+
+def _call_id(outcome: Outcome) -> str:
+    """Return an id that all events of one generation share."""
+    return f"{os.getpid()}_{id(outcome):x}_{outcome.prompt_n}"
+
+
+def _object(text: str) -> Json:
+    """Return the arguments of a call; an object without keys if a limit has cut them."""
+    try:
+        value: Json = json.loads(text)
+    except ValueError:
+        return {}
+    return value
 
 
 def _unique() -> str:

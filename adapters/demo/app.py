@@ -14,6 +14,7 @@ from .api_formats import MakeDialect
 from .engine import Engine, Job, Outcome
 from .fake_model import Json, chat_tokens, last_user_text, text_of
 from .http import DisconnectedError, Exchange, HttpError, whole_number
+from .tool_calls import pending
 
 Handler = Callable[[Exchange], Awaitable[None]]
 _LOADING = HttpError(503, "Loading model", "unavailable_error")
@@ -336,6 +337,8 @@ def _job(body: Json, prompt: list[str], asked: str) -> Job:
     given = next((body[name] for name in names if body.get(name) is not None), None)
     limit = whole_number(given, "the limit of tokens", -1)
     number = whole_number(body.get("id_slot"), "id_slot", -1)
+    given_messages = body.get("messages", body.get("input"))
+    call, result = pending(body, given_messages) if isinstance(given_messages, list) else (None, "")
     return Job(
         prompt=prompt,
         asked=asked,
@@ -343,6 +346,8 @@ def _job(body: Json, prompt: list[str], asked: str) -> Job:
         is_endless=bool(body.get("ignore_eos")),
         is_cached=bool(body.get("cache_prompt", True)),
         number=None if number < 0 else number,
+        call=call,
+        result=result,
     )
 
 

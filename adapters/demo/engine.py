@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from .fake_model import reply
 from .http import HttpError
 from .slots import Slot, Slots
+from .tool_calls import ToolCall
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +29,8 @@ class Job:
         is_endless: Never stop before the limit (``ignore_eos``).
         is_cached: Use a cached prefix, and leave one (``cache_prompt``).
         number: Number of the slot to use, or None.
+        call: Tool call to generate in place of a reply, or None.
+        result: Result of the last tool call, which the reply quotes; may be empty.
     """
 
     prompt: Sequence[str]
@@ -36,6 +39,14 @@ class Job:
     is_endless: bool = False
     is_cached: bool = True
     number: int | None = None
+    call: ToolCall | None = None
+    result: str = ""
+
+    def words(self, model: str) -> Iterable[str]:
+        """Return the words to generate as *model*: of the reply, or of the call's arguments."""
+        if self.call is not None:
+            return self.call.arguments.split(" ")
+        return reply(model, self.asked, result=self.result, is_endless=self.is_endless)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -48,7 +59,8 @@ class Outcome:
         cache_n: Number of cached prompt tokens, which were not evaluated.
         prompt_s: Time of the evaluation; seconds.
         predicted_s: Time of the generation; seconds.
-        finish: ``stop``, or ``length`` at a limit.
+        call: The tool call that the text is the arguments of, or None.
+        finish: ``stop`` or ``tool_calls``, or ``length`` at a limit.
         pieces: The text in tokens, with their spaces.
     """
 
@@ -57,6 +69,7 @@ class Outcome:
     cache_n: int
     prompt_s: float = 0.0
     predicted_s: float = 0.0
+    call: ToolCall | None = None
     finish: str = "stop"
     pieces: list[str] = field(default_factory=list)
 
@@ -162,7 +175,13 @@ class Engine:
         del slot.tokens[cached:]
         slot.is_hollow = False
         slot.task, slot.prompt_n, slot.cache_n = next(self._tasks), len(job.prompt), cached
-        return Outcome(slot=slot.number, prompt_n=len(job.prompt) - cached, cache_n=cached)
+        return Outcome(
+            slot=slot.number,
+            prompt_n=len(job.prompt) - cached,
+            cache_n=cached,
+            call=job.call,
+            finish="tool_calls" if job.call else "stop",
+        )
 
     async def _prefill(self, job: Job, slot: Slot, outcome: Outcome) -> None:
         began = time.perf_counter()
@@ -179,7 +198,7 @@ class Engine:
         room = self.slots.n_ctx - len(job.prompt)
         limit = room if job.limit is None else min(room, job.limit)
         began = time.perf_counter()
-        for word in reply(self.model, job.asked, is_endless=job.is_endless):
+        for word in job.words(self.model):
             if len(outcome.pieces) >= limit:
                 outcome.finish = "length"
                 break

@@ -55,11 +55,19 @@ def common_prefix(one: Sequence[str], other: Sequence[str]) -> int:
     return sum(1 for _ in pairs)
 
 
-def reply(model: str, asked: str, *, is_endless: bool = False) -> Iterator[str]:
-    """Yield the words of the reply: the model's name, the question, and filler if it is endless."""
-    words = asked.split()
+def reply(model: str, asked: str, *, result: str = "", is_endless: bool = False) -> Iterator[str]:
+    """Yield the words of the reply: the model's name, a quotation, and filler if it is endless.
+
+    Args:
+        model: Name of the model.
+        asked: Text of the user.
+        result: Result of the last tool call, which is quoted in place of *asked*; may be empty.
+        is_endless: Never end.
+    """
     yield from f"This is {model}.".split()
-    if words:
+    if words := result.split():
+        yield from ["The", "tool", "returned:", *words[-24:]]
+    elif words := asked.split():
         yield from ["You", "asked:", *words[-24:]]
     if is_endless:
         yield from itertools.cycle(_FILLER.split())
