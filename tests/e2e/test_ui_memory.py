@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 GIB = 1 << 30
 HOSTILE = "<img src=x onerror=\"document.body.dataset.pwned='yes'\">"
-DRAW = "state => import('/ui/memory.js').then((memory) => memory.drawMemory(state))"
+DRAW = "state => import('/ui/store.js').then((store) => { store.memory.value = state; })"
 
 
 def _model(name: str, declared: int, allocated: int, **keys: Any) -> dict[str, Any]:
@@ -171,7 +171,7 @@ def test_ui_memory_of_any_state_is_told_in_words(browser: Browser, proxy: Swapch
         for pool in ("GPU0", "GPU1"):
             assert sum(widths(page, pool).values()) == pytest.approx(1, abs=0.02)
         page.evaluate(DRAW, {**STATE, "pools": []})
-        assert page.locator("#memory").is_hidden()
+        page.locator("#memory").wait_for(state="detached")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

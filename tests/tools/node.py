@@ -15,11 +15,19 @@ from pathlib import Path
 
 import pytest
 
+from .vendor_ui import FILES as UI_FILES
+
 #: Packages and the versions that the tests were written for.
 VERSIONS = {
     "xstate": "5.33.3",
     "@scion-scxml/scxml": "4.3.27",
     "@scion-scxml/test-framework": "2.0.16",
+    "typescript": "7.0.2",
+    "axe-core": "4.14.1",
+}
+#: Package -> further packages that are installed beside it: libraries whose types are checked.
+BESIDE = {
+    "typescript": {name: version for made in UI_FILES.values() for name, version in made.items()}
 }
 
 
@@ -34,8 +42,9 @@ def package_folder(name: str) -> Path:
 @cache
 def _installed(name: str) -> tuple[Path, str]:
     wanted = f"{name}@{VERSIONS[name]}"
+    beside = [f"{other}@{version}" for other, version in BESIDE.get(name, {}).items()]
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "swapchart-tests" / wanted.replace("/", "+")
+    folder = base / "swapchart-tests" / "_".join([wanted, *beside]).replace("/", "+")
     if (folder / "installed").exists():
         return folder, ""
     if shutil.which("node") is None or shutil.which("npm") is None:
@@ -43,7 +52,7 @@ def _installed(name: str) -> tuple[Path, str]:
     scratch = folder.with_name(f"{folder.name}.{os.getpid()}")
     scratch.mkdir(parents=True, exist_ok=True)
     command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--prefix",
-               str(scratch), wanted]  # fmt: skip
+               str(scratch), wanted, *beside]  # fmt: skip
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
         problem = "" if done.returncode == 0 else f"npm failed: {done.stderr.strip()[-300:]}"

@@ -5,7 +5,9 @@ No file outside the folder is read, and the pages may load content from this pro
 
 from __future__ import annotations
 
+import gzip
 import mimetypes
+from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,7 +19,7 @@ from ..responses import send_bytes, send_error, send_text
 
 _POLICY = (
     "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; "
-    "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'none'; "
+    "style-src 'self'; object-src 'none'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'"
 )
 _SAFETY: Headers = [
@@ -25,6 +27,8 @@ _SAFETY: Headers = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-cache"),
 ]
+_COMPRESSED = frozenset({".css", ".html", ".js", ".svg", ".txt"})
+_SMALL = 1000  # bytes: smaller files take one packet anyway
 
 
 async def root(proxy: ProxyContext, request: Request, send: Send) -> None:
@@ -68,17 +72,17 @@ async def _send_file(proxy: ProxyContext, request: Request, send: Send, name: st
     if root_ is None:
         await send_error(request, send, 404, "this installation has no web UI")
         return
-    is_brotli = b"br" in (request.header(b"accept-encoding") or b"")
-    found = await threads.run(_read, root_, name, is_brotli)
+    accepts_gzip = b"gzip" in (request.header(b"accept-encoding") or b"")
+    found = await threads.run(_read, root_, name, accepts_gzip)
     if found is None and "." not in name and "/" not in name:
-        found = await threads.run(_read, root_, "index.html", is_brotli)
+        found = await threads.run(_read, root_, "index.html", accepts_gzip)
     if found is None:
         await send_error(request, send, 404, f"no such file: {name}")
         return
     path, data, is_compressed, tag = found
     headers = [*_SAFETY, (b"etag", tag), (b"vary", b"accept-encoding")]
     if is_compressed:
-        headers.append((b"content-encoding", b"br"))
+        headers.append((b"content-encoding", b"gzip"))
     if request.header(b"if-none-match") == tag:
         await send({"type": "http.response.start", "status": 304, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
@@ -89,18 +93,24 @@ async def _send_file(proxy: ProxyContext, request: Request, send: Send, name: st
     await send_bytes(send, 200, data, kind.encode(), headers)
 
 
-def _read(root_: Path, name: str, is_brotli: bool) -> tuple[Path, bytes, bool, bytes] | None:
+def _read(root_: Path, name: str, accepts_gzip: bool) -> tuple[Path, bytes, bool, bytes] | None:
     """Return path, content, whether it is compressed, and ETag; None if there is no such file."""
     root_ = root_.resolve()
     try:
         path = (root_ / name.lstrip("/")).resolve()
         if not path.is_relative_to(root_) or not path.is_file():
             return None
-        compressed = path.with_name(path.name + ".br")
-        is_compressed = is_brotli and compressed.is_file()
-        source = compressed if is_compressed else path
-        status = source.stat()
-        tag = f'"{status.st_mtime_ns:x}-{status.st_size:x}"'.encode()
-        return path, source.read_bytes(), is_compressed, tag
+        status = path.stat()
+        tag = f"{status.st_mtime_ns:x}-{status.st_size:x}"
+        is_compressed = accepts_gzip and path.suffix in _COMPRESSED and status.st_size > _SMALL
+        if is_compressed:
+            return path, _compressed(path, tag), True, f'"{tag}-gzip"'.encode()
+        return path, path.read_bytes(), False, f'"{tag}"'.encode()
     except (OSError, ValueError):  # such as a name that is too long or has a NUL
         return None
+
+
+@lru_cache(maxsize=128)
+def _compressed(path: Path, tag: str) -> bytes:
+    """Return the content of *path* compressed; *tag* changes with the file."""
+    return gzip.compress(path.read_bytes(), mtime=0)

@@ -1,32 +1,34 @@
 // Memory pools: a bar of each, with the same amounts as a list, and notices.
 
-import { byId, keyed, make, setAttribute, setText } from "./elements.js";
+import { html } from "./vendor/preact.js";
+import { size } from "./format.js";
 
-const GIB = 2 ** 30;
-const MIB = 2 ** 20;
 const COLORS = 8;
 /** Parts of a pool that are no model, in the order of the bar. */
 const OTHER_PARTS = ["free", "foreign", "reserve", "outside"];
 
-/** Return an amount in words, as the proxy writes it: GiB, or MiB below one. */
-export function size(bytes) {
-  return Math.abs(bytes) < GIB ? `${(bytes / MIB).toFixed(0)} MiB` : `${(bytes / GIB).toFixed(1)} GiB`;
-}
+/** @typedef {{key: string, kind: string, name: string, bytes: number, note: string, taken: number, color?: number, share?: number}} Part */
 
 /**
  * Return the parts of a pool from left to right; `share` is 0 to 1 of the bar's width.
  *
- * The bar of a pool with a limit shows what models may hold: of a machine with 256 GiB, a limit of
- * 8 GiB would be too small to see.
+ * The bar of a pool with a limit shows only the memory that models may hold: of a machine with
+ * 256 GiB, a limit of 8 GiB would be too small to see.
+ *
+ * @param {any} pool
+ * @param {any[]} models
+ * @returns {(Part & {share: number})[]}
  */
 function partsOf(pool, models) {
+  /** @type {Part[]} */
   const parts = models.map((model) => modelPart(pool, model)).filter((part) => part.bytes);
   const shown = parts.reduce((sum, part) => sum + part.bytes, 0);
   if (pool.held > shown) {
     parts.push({ key: "models", kind: "ours", color: 0, name: "other models", bytes: pool.held - shown, taken: 1, note: "" });
   }
   const free = Math.max(pool.free, 0);
-  const others = Object.entries(pool.others).map(([name, bytes]) => `${name} ${size(bytes)}`);
+  const others = Object.entries(pool.others).map(([name, bytes]) => `${name} ${size(/** @type {number} */ (bytes))}`);
+  /** @type {Record<string, [string, number, string]>} */
   const amounts = {
     free: ["free", free, pool.free < 0 ? `${size(-pool.free)} too much is held` : ""],
     foreign: ["other programs", pool.foreign, others.join(", ")],
@@ -40,6 +42,7 @@ function partsOf(pool, models) {
     const [name, bytes, note] = amounts[kind];
     if (bytes || kind === "free") parts.push({ key: `part ${kind}`, kind, name, bytes, note, taken: 1 });
   }
+  /** @type {Record<string, number>} */
   const drawn = { foreign: isLimited ? Math.max(pool.limit - pool.held - free, 0) : pool.foreign };
   if (isLimited) drawn.reserve = drawn.outside = 0;
   const sizes = parts.map((part) => drawn[part.kind] ?? part.bytes);
@@ -47,7 +50,7 @@ function partsOf(pool, models) {
   return parts.map((part, index) => ({ ...part, share: sizes[index] / whole }));
 }
 
-/** Return the part of one model: what it was granted or what it uses, whichever is more. */
+/** Return the part of one model: its grant or its use, whichever is more. @param {any} pool @param {any} model @returns {Part} */
 function modelPart(pool, model) {
   const claim = model.claim[pool.name] ?? 0;
   const seen = model.seen[pool.name];
@@ -65,79 +68,67 @@ function modelPart(pool, model) {
   };
 }
 
+/** @type {Map<string, number>} */
 const colors = new Map();
 
-/** Return the number of a model's color: each new model gets the next one, and keeps it. */
-function colorOf(name) {
-  if (!colors.has(name)) colors.set(name, (colors.size % COLORS) + 1);
-  return colors.get(name);
+/** Return the number of a model's color: each new model gets the next one, and keeps it. @param {string} name */
+export function colorOf(name) {
+  const known = colors.get(name) ?? (colors.size % COLORS) + 1;
+  colors.set(name, known);
+  return known;
 }
 
-function createPool(pool) {
-  return make(
-    "li",
-    { class: "pool" },
-    make("h3", {}, pool.name),
-    make("p", { class: "quiet facts" }),
-    // The list below says the same in words.
-    make("div", { class: "bar", "aria-hidden": "true" }),
-    make("ul", { class: "parts", "aria-label": `Memory of ${pool.name}` }),
-  );
-}
-
-function updatePool(item, pool, models) {
+/** @param {{pool: any, models: any[]}} props */
+function Pool({ pool, models }) {
   const facts = [`${size(pool.capacity)} capacity`];
   if (pool.limit !== null) facts.push(`limit ${size(pool.limit)}`);
   facts.push(`${size(pool.held)} held by models`, `${size(Math.max(pool.free, 0))} free`);
   if (pool.stale) facts.push("not read for a while");
   if (!pool.source) facts.push("declared, not read");
-  setText(item.querySelector(".facts"), facts.join(" · "));
-  item.classList.toggle("full", pool.free < 0);
   const parts = partsOf(pool, models);
-  keyed(item.querySelector(".bar"), parts, (part) => part.key, createPart, updatePart);
-  keyed(item.querySelector(".parts"), parts, (part) => part.key, createWords, updateWords);
+  return html`
+    <li class=${`pool ${pool.free < 0 ? "full" : ""}`} data-key=${pool.name}>
+      <h3>${pool.name}</h3>
+      <p class="quiet facts">${facts.join(" · ")}</p>
+      <div class="bar" aria-hidden="true">
+        ${parts.map(
+          (part) => html`
+            <span key=${part.key} class=${`part ${part.kind}`} data-key=${part.key} data-color=${part.color ?? null}
+              title=${`${part.name}: ${size(part.bytes)}`} style=${{ width: `${100 * part.share}%` }}>
+              ${part.kind === "ours" && html`<span class="reserved" style=${{ width: `${100 * (1 - part.taken)}%` }}></span>`}
+            </span>`,
+        )}
+      </div>
+      <ul class="parts" aria-label=${`Memory of ${pool.name}`}>
+        ${parts.map(
+          (part) => html`
+            <li key=${part.key} data-key=${part.key}>
+              <span class=${`swatch ${part.kind}`} data-color=${part.color ?? null} aria-hidden="true"></span>
+              <span class="part-name">${part.name}</span><span class="amount"> ${size(part.bytes)}</span>
+              <small>${part.note}</small>
+            </li>`,
+        )}
+      </ul>
+    </li>`;
 }
 
-function createPart(part) {
-  const inside = part.kind === "ours" ? make("span", { class: "reserved" }) : null;
-  return make("span", { class: `part ${part.kind}`, "data-color": part.color ?? null }, inside);
-}
-
-function updatePart(item, part) {
-  item.style.width = `${100 * part.share}%`;
-  setAttribute(item, "title", `${part.name}: ${size(part.bytes)}`);
-  const reserved = item.querySelector(".reserved");
-  if (reserved) reserved.style.width = `${100 * (1 - part.taken)}%`;
-}
-
-function createWords(part) {
-  return make(
-    "li",
-    {},
-    make("span", { class: `swatch ${part.kind}`, "data-color": part.color ?? null, "aria-hidden": "true" }),
-    make("span", { class: "part-name" }),
-    make("span", { class: "amount" }),
-    make("small", {}),
-  );
-}
-
-function updateWords(item, part) {
-  setText(item.querySelector(".part-name"), part.name);
-  setText(item.querySelector(".amount"), ` ${size(part.bytes)}`);
-  setText(item.querySelector("small"), part.note);
-}
-
-/** Show `state`, the body of /api/memory; nothing of it where memory is no condition. */
-export function drawMemory(state) {
-  const section = byId("memory");
-  section.hidden = !state || !state.pools.length;
-  if (section.hidden) return;
-  setText(byId("memory-mode"), state.mode === "observe" ? "Observed only: groups or the matrix decide." : "");
-  const notices = state.notices.map((notice) => ({ ...notice, key: `${notice.kind} ${notice.model} ${notice.pool}` }));
-  keyed(
-    byId("memory-notices"), notices, (notice) => notice.key,
-    (notice) => make("li", { class: "notice", "data-kind": notice.kind }),
-    (item, notice) => setText(item, notice.text),
-  );
-  keyed(byId("pools"), state.pools, (pool) => pool.name, createPool, (item, pool) => updatePool(item, pool, state.models));
+/** Show `state`, the body of /api/memory; nothing of it where memory is no condition. @param {{state: any}} props */
+export function Memory({ state }) {
+  if (!state?.pools.length) return null;
+  return html`
+    <section id="memory" class="card" aria-labelledby="memory-title">
+      <div class="title">
+        <h2 id="memory-title">Memory</h2>
+        <p id="memory-mode" class="quiet">${state.mode === "observe" ? "Observed only: groups or the matrix decide." : ""}</p>
+      </div>
+      <ul id="memory-notices" class="notices" role="status" aria-label="Notices of memory">
+        ${state.notices.map(
+          (/** @type {any} */ notice) => html`
+            <li key=${`${notice.kind} ${notice.model} ${notice.pool}`} class="notice" data-kind=${notice.kind}>${notice.text}</li>`,
+        )}
+      </ul>
+      <ul id="pools" class="pools">
+        ${state.pools.map((/** @type {any} */ pool) => html`<${Pool} key=${pool.name} pool=${pool} models=${state.models} />`)}
+      </ul>
+    </section>`;
 }

@@ -1,0 +1,28 @@
+// The pages: each is a module of its own, which is loaded when it is shown first.
+//
+// A module's default export is the page as a component; it gets the address's query as `query`.
+
+/**
+ * @typedef {object} PageEntry
+ * @property {string} id Name in the address: /ui/ID.
+ * @property {string} title In the navigation and the tab's title.
+ * @property {() => Promise<{default: (props: {query: URLSearchParams}) => any}>} load
+ * @property {boolean} [isHidden] Not in the navigation.
+ */
+
+/** @type {PageEntry[]} */
+export const PAGES = [
+  { id: "models", title: "Models", load: () => import("./pages/models.js") },
+  { id: "model", title: "Model", load: () => import("./pages/model.js"), isHidden: true },
+  { id: "requests", title: "Requests", load: () => import("./pages/requests.js") },
+  { id: "logs", title: "Logs", load: () => import("./pages/logs.js") },
+];
+
+/** The page at /ui/. */
+export const HOME = PAGES[0];
+
+/** Return the entry of a route: a model's page has the address of the list with ?model=. @param {import("./router.js").Route} route */
+export function entryOf({ page, query }) {
+  const id = page === "models" && query.get("model") ? "model" : page;
+  return PAGES.find((entry) => entry.id === id) ?? HOME;
+}

@@ -1,0 +1,122 @@
+// One model: its chart, memory, history and log.
+
+import { html, useState } from "../vendor/preact.js";
+import { ROOT } from "../api.js";
+import { Chart } from "../chart.js";
+import { clockTime, seconds, words } from "../format.js";
+import { Log } from "../log.js";
+import { LoadButtons, loadOf, moodOf, stateText, trouble, useJson, useSoon } from "../parts.js";
+import { address, model } from "../router.js";
+import { memory, models, useEvents } from "../store.js";
+
+const HISTORY_ROWS = 50;
+
+/** Effect of a request in words; the sum follows line by line. @type {Record<string, string>} */
+const OUTCOMES = {
+  serve: "A request is served at once.",
+  start: "A request starts it: there is room.",
+  swap: "A request starts it, and evicts",
+  wait: "A request would wait:",
+  reject: "A request is rejected:",
+};
+
+export default function Model() {
+  const id = model.value;
+  const row = models.value?.get(id);
+  const path = `/api/models/${encodeURIComponent(id)}`;
+  const [last, setLast] = useState(/** @type {any} */ (null));
+  const chart = useJson(`${path}/chart`);
+  const history = useJson(`${path}/history?limit=${HISTORY_ROWS}`);
+  const readHistory = useSoon(history.again, 150);
+  useEvents("transition", (value) => {
+    if (value.model !== id) return;
+    setLast(value);
+    readHistory();
+  }, [id]);
+  if (!row) {
+    const text = models.value ? "There is no such model." : "Waiting for the proxy…";
+    return html`<h1 id="model-title" dir="auto">${id}</h1><p class="quiet">${text}</p>`;
+  }
+  const facts = [row.id, row.pid && `process ${row.pid}`, row.node && `on ${row.node}`, row.incarnation && `start ${row.incarnation}`];
+  return html`
+    <article id="model" aria-labelledby="model-title" class="model-page" data-key=${row.id} data-mood=${moodOf(row)}>
+      <div class="title">
+        <h1 id="model-title" dir="auto">${row.name || row.id}</h1>
+        <span class="badge">${stateText(row)}</span>
+        <p id="model-facts" class="quiet">${facts.filter(Boolean).join(" · ")}</p>
+        <span class="quiet load">${loadOf(row.id)}</span>
+        <div class="buttons"><${LoadButtons} row=${row} /></div>
+        ${row.state === "ready" &&
+        html`<a id="model-open" target="_blank" rel="noreferrer" href=${`${ROOT}/upstream/${encodeURIComponent(row.id)}/`}>Open its own page</a>`}
+        <a id="model-close" href=${address("models")}>All models</a>
+      </div>
+      <p class="description" dir="auto">${row.description}</p>
+      <p class="trouble">${trouble(row)}</p>
+      <section class="card" aria-labelledby="chart-title">
+        <h2 id="chart-title">Life</h2>
+        <p id="chart-now" class="quiet" aria-live="polite">${stateText(row)}${row.cause && `: ${row.cause}`}</p>
+        ${chart.problem && html`<p class="notice">The chart is not available: ${chart.problem}</p>`}
+        ${chart.value &&
+        html`<${Chart} chart=${chart.value} active=${row.configuration ?? []} last=${last ?? history.value?.data[0] ?? null} />`}
+      </section>
+      <${ModelMemory} path=${path} />
+      <section class="card" aria-labelledby="history-title">
+        <h2 id="history-title">History</h2>
+        <${History} rows=${history.value?.data ?? []} />
+        <p id="history-note" class="quiet">
+          ${history.problem || (history.value && !history.value.data.length ? "Nothing has happened to it yet." : "")}
+        </p>
+      </section>
+      <section class="card" aria-labelledby="model-log-title">
+        <h2 id="model-log-title">Log</h2>
+        <${Log} id="model-log" label="Log of the model" path=${`/logs/stream/${encodeURIComponent(id)}`} />
+      </section>
+    </article>`;
+}
+
+/** What a request would cause, where memory is a condition. @param {{path: string}} props */
+function ModelMemory({ path }) {
+  const state = memory.value;
+  const [version, setVersion] = useState(0);
+  const again = useSoon(() => setVersion((old) => old + 1), 200);
+  useEvents("memory", again);
+  const isOn = Boolean(state?.pools.length);
+  const { value } = useJson(isOn ? `${path}/explain` : "", version);
+  if (!isOn || !value) return null;
+  const more = value.outcome === "swap" ? `${value.evict.join(", ")}.` : value.why;
+  /** @type {string[]} */
+  const lines = value.memory ?? ["Memory is no condition for it."];
+  return html`
+    <section id="model-memory" class="card" aria-labelledby="model-memory-title">
+      <h2 id="model-memory-title">Memory</h2>
+      <p id="model-memory-outcome">${`${OUTCOMES[value.outcome]} ${more}`.trim()}</p>
+      <ul id="model-memory-sum" class="sum">${lines.map((line, index) => html`<li key=${index}>${line}</li>`)}</ul>
+    </section>`;
+}
+
+/** @param {{rows: any[]}} props */
+function History({ rows }) {
+  return html`
+    <div class="scroll tall" tabindex="0" role="region" aria-label="History">
+      <table id="history">
+        <thead><tr><th>When</th><th>From</th><th>To</th><th>Event</th><th>Why</th><th class="number">Lasted</th></tr></thead>
+        <tbody>
+          ${rows.map(
+            (row) => html`
+              <tr key=${`${row.at} ${row.source} ${row.target}`}>
+                <td class="time">${clockTime(row.at * 1000)}</td>
+                <td>${row.source}</td><td>${row.target}</td><td>${row.event}</td>
+                <td class="why">
+                  <span>${row.cause}</span>
+                  ${row.hooks.map(
+                    (/** @type {any} */ hook, /** @type {number} */ index) => html`
+                      <small key=${index}>${words(hook.point)}: ${hook.outcome} after ${seconds(hook.seconds)}, ${hook.action}</small>`,
+                  )}
+                </td>
+                <td class="number">${seconds(row.seconds)}</td>
+              </tr>`,
+          )}
+        </tbody>
+      </table>
+    </div>`;
+}
