@@ -22,7 +22,6 @@ OF_EXTRAS = (
     "httptools",
     "msgspec",
     "prometheus_client",
-    "pydantic",
     "uvloop",
 )
 

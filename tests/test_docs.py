@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from _pytest.mark import ParameterSet
-from pydantic import BaseModel
 from tools import shown
 from tools.documents import DOCUMENTS, PAGES, ROOT, blocks, commands, is_command, prose
 from tools.documents import shown as shown_on
@@ -25,6 +24,7 @@ from swapchart.adapters.config import check_config, load_config
 from swapchart.adapters.config.schema.document import TOP_KEYS, DocumentSection
 from swapchart.adapters.config.schema.hooks import HookSection, SettleSection
 from swapchart.adapters.config.schema.model import Kv, ModelSection
+from swapchart.adapters.config.schema.section import Section
 from swapchart.adapters.demo.server import add_arguments
 from swapchart.runtime import hook_actions
 
@@ -339,7 +339,7 @@ def test_docs_mention_each_key_of_the_configuration() -> None:
     """Each key of the document and of a model stands in backticks or in an example."""
     text = "".join(PAGES.values())
     shown = " ".join(_CODE.findall(prose(text)) + blocks(text, "yaml"))
-    models = {str(field.alias) for field in ModelSection.model_fields.values()}
+    models = {field.alias for field in ModelSection.model_fields.values()}
 
     assert (TOP_KEYS | models) - set(re.findall(r"\w+", shown)) == set()
 
@@ -357,12 +357,12 @@ def test_docs_reliability_counts_the_rows_of_the_catalogue() -> None:
     assert f"lists {len(lines)} faults" in " ".join(text.split())
 
 
-def defaults(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, object]]:
+def defaults(section: type[Section], prefix: str = "") -> Iterator[tuple[str, object]]:
     """Yield each key of *section* and of the sections below it, dotted, with its default."""
     for field in section.model_fields.values():
         key = f"{prefix}{field.alias}"
         yield key, field.default
-        if isinstance(field.default, BaseModel):
+        if isinstance(field.default, Section):
             yield from defaults(type(field.default), f"{key}.")
 
 
@@ -375,7 +375,7 @@ def defaults(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, 
     ],
 )
 def test_docs_table_of_keys_has_the_defaults_of_the_schema(
-    page: str, sections: tuple[type[BaseModel], ...], least: int
+    page: str, sections: tuple[type[Section], ...], least: int
 ) -> None:
     """A number in the column of defaults is the default of the key beside it."""
     known = dict(defaults(SettleSection, "settle."))  # by itself, since there is none by default

@@ -33,7 +33,7 @@ def yield_rules(config: Config, found: _Pools) -> Iterator[YieldRule]:
             continue
         others = section.when.others
         yield YieldRule(
-            key=section.model_dump_json(),
+            key=repr(section),
             keep={pool.name: section.keep.of(pool.capacity) for pool in pools},
             condition=_condition(section.when),
             others=None if others is None else others.of(min(pool.capacity for pool in pools)),

@@ -11,8 +11,8 @@ import re
 
 from .expand import HOOK_POINTS
 from .schema.document import TOP_KEYS, DocumentSection
-from .schema.fields import Section
 from .schema.model import ModelSection
+from .schema.section import Section
 
 #: Maximum number of suggestions for a load: finding a similar name takes 0.1 to 1 ms.
 MOST_HINTS = 200
@@ -47,7 +47,7 @@ _IN_A_MODEL = {
 def _keys(kind: type[Section]) -> frozenset[str]:
     if kind is DocumentSection:
         return TOP_KEYS
-    return frozenset(str(field.alias) for field in kind.model_fields.values())
+    return frozenset(field.alias for field in kind.model_fields.values())
 
 
 def key_hint(kind: type[Section], key: str) -> str:

@@ -1,4 +1,4 @@
-"""Validation: passes nodes to pydantic and reports its errors with their locations.
+"""Validation: reads nodes as sections and reports errors with their locations.
 
 The conversion follows the types of the section, because the same scalar means different things to
 different keys: ``3.10`` is a text in ``name`` and a number in ``metadata``, ``yes`` is true where
@@ -10,11 +10,7 @@ from __future__ import annotations
 import re
 import types
 from collections.abc import Callable
-from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
-
-from pydantic import SecretStr, ValidationError
-from pydantic_core import ErrorDetails
 
 from .document.nodes import Mapping, Node, Scalar, Sequence
 from .document.scalars import as_bool, as_text
@@ -22,33 +18,16 @@ from .document.source import EnvironmentValues
 from .hints import MOST_HINTS, key_hint
 from .macros import display
 from .problem_collector import ProblemCollector
-from .schema.fields import Section
+from .schema.checks import FieldError, check_section
+from .schema.section import SecretStr, Section, field_types
 
 S = TypeVar("S", bound=Section)
 _Convert = Callable[["Reader", Node, str], object]
 
+_PLANS: dict[type[Section], dict[str, _Convert]] = {}
 #: Paths whose values are never shown in messages.
 _SECRET = re.compile(r"apiKeys\b|peers\..*\.apiKey\Z|models\..*\.env(?:\[\d+\])?\Z", re.DOTALL)
 _HEADERS = re.compile(r"\.headers\b")
-
-_EXPECTED = {
-    "bool_type": "expected true or false",
-    "int_type": "expected an integer",
-    "float_type": "expected a number",
-    "finite_number": "expected a finite number",
-    "string_type": "expected a text",
-    "dict_type": "expected a mapping",
-    "model_type": "expected a mapping",
-    "model_attributes_type": "expected a mapping",
-    "tuple_type": "expected a list",
-    "literal_error": "expected {expected}",
-    "greater_than": "expected > {gt:g}",
-    "greater_than_equal": "expected >= {ge:g}",
-    "less_than_equal": "expected <= {le:g}",
-    "string_too_short": "expected a text that is not empty",
-    "string_pattern_mismatch": "expected a text that matches {pattern}",
-    "too_short": "expected a list that is not empty",
-}
 
 
 class Reader:
@@ -72,14 +51,13 @@ class Reader:
         data = self.section(kind, node, path)
         broken: set[str] = set()
         while True:
-            try:
-                return kind.model_validate(data), broken
-            except ValidationError as error:
-                details = error.errors(include_url=False, include_input=False)
-            for detail in details:
-                if detail["loc"][:1] not in {(key,) for key in broken}:  # else reported before
-                    self._complain(detail, node, path)
-            wrong = {str(detail["loc"][0]) for detail in details if detail["loc"]} & data.keys()
+            section, errors = check_section(kind, data)
+            if not errors:
+                return section, broken
+            for error in errors:
+                if error.location[:1] not in {(key,) for key in broken}:  # else reported before
+                    self._complain(error, node, path)
+            wrong = {str(error.location[0]) for error in errors if error.location} & data.keys()
             if not wrong:
                 return None, broken
             broken |= wrong
@@ -103,7 +81,7 @@ class Reader:
         return self.environment.fill(as_text(node.value, node.text))
 
     def section(self, kind: type[Section], node: Mapping, path: str) -> dict[str, object]:
-        """Return the data of a section for pydantic; unknown keys are reported."""
+        """Return the data of a section by key; unknown keys are reported."""
         plan = _plan(kind)
         data = {}
         for key, item in node.items.items():
@@ -124,15 +102,14 @@ class Reader:
         message = f"unknown key {key!r} is ignored{hint}"
         self.collector.warning_at(source.name, where, line, column, message)
 
-    def _complain(self, detail: ErrorDetails, node: Mapping, path: str) -> None:
-        place, where = locate(node, path, detail["loc"])
-        kind, context = detail["type"], detail.get("ctx", {})
-        if kind == "missing":
-            key = detail["loc"][-1]
-            self.collector.error(place, f"{where}.{key}".lstrip("."), f"{key} is required")
+    def _complain(self, error: FieldError, node: Mapping, path: str) -> None:
+        place, where = locate(node, path, error.location)
+        if error.is_missing:
+            key = error.location[-1]
+            self.collector.error(place, f"{where}.{key}".lstrip("."), error.message)
             return
-        message = _EXPECTED[kind].format(**context) if kind in _EXPECTED else detail["msg"]
-        says_found = ", found" in message or (kind == "refused" and not isinstance(place, Scalar))
+        message = error.message
+        says_found = ", found" in message or (error.is_refused and not isinstance(place, Scalar))
         if not says_found and not is_secret(where):
             message = f"{message}, found {display(place)}"
         self.collector.error(place, where, message)
@@ -146,7 +123,7 @@ def is_secret(path: str) -> bool:
 def locate(node: Node, path: str, loc: tuple[int | str, ...]) -> tuple[Node, str]:
     """Follow *loc* and return the node it leads to, with its dotted path.
 
-    Parts that are not in the document are skipped: pydantic also counts the only item of a list
+    Parts that are not in the document are skipped, such as the index of the only item of a list
     that was written without the list.
     """
     for part in loc:
@@ -158,9 +135,12 @@ def locate(node: Node, path: str, loc: tuple[int | str, ...]) -> tuple[Node, str
     return node, path
 
 
-@cache
 def _plan(kind: type[Section]) -> dict[str, _Convert]:
-    return {str(field.alias): _converter(field.annotation) for field in kind.model_fields.values()}
+    if (plan := _PLANS.get(kind)) is None:
+        kinds = field_types(kind)
+        plan = {field.alias: _converter(kinds[name]) for name, field in kind.model_fields.items()}
+        _PLANS[kind] = plan
+    return plan
 
 
 def _converter(annotation: Any) -> _Convert:
@@ -177,14 +157,18 @@ def _converter(annotation: Any) -> _Convert:
     if origin is dict:
         return _values(_converter(arguments[1]))
     if isinstance(annotation, type) and issubclass(annotation, Section):
-        return _section_of(annotation)
+        return _plain if annotation.is_free_form else _section_of(annotation)
     if annotation in (str, SecretStr) or origin is Literal:
         return lambda reader, node, _: reader.text(node)
     if annotation is bool:
         return _bool
     if annotation is int:
         return _int
-    return lambda reader, node, _: reader.plain(node)
+    return _plain
+
+
+def _plain(reader: Reader, node: Node, _: str) -> object:
+    return reader.plain(node)
 
 
 def _command(reader: Reader, node: Node, _: str) -> object:

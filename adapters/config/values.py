@@ -11,8 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pydantic import SecretStr
-
 from ...runtime.container import Container
 from ...runtime.spec import Hook
 from .problems import Problem
@@ -22,6 +20,7 @@ from .schema.fields import KeyScope
 from .schema.memory import MemorySection, ModelMemory
 from .schema.model import Capabilities, Drain, Kv, Liveness, Restart, Timeouts
 from .schema.routing import Queue
+from .schema.section import SecretStr
 from .schema.yielding import YieldSection
 
 

@@ -12,8 +12,6 @@ EXTRAS: Mapping[str, str] = {
     "msgspec": "proxy",
     "prometheus_client": "proxy",
     "psutil": "proxy",
-    "pydantic": "proxy",
-    "pydantic_core": "proxy",
     "wsproto": "proxy",
     "uvicorn": "uvicorn",
     "rich": "cli",

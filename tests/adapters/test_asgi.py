@@ -127,7 +127,7 @@ create_app()
 """
 
 
-@pytest.mark.parametrize("missing", ["pydantic", "prometheus_client"])
+@pytest.mark.parametrize("missing", ["msgspec", "prometheus_client"])
 def test_create_app_without_a_package_names_the_extra(config: Path, missing: str) -> None:
     """As the commands do; the module itself can be imported."""
     config.write_text(GOOD)

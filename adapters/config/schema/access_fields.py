@@ -11,9 +11,8 @@ import re
 from typing import Annotated, TypeAlias
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator
-
-from .fields import Filled, refuse
+from .fields import Filled
+from .section import AfterValidator, refuse
 
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._*-]+))(?::(\d{1,5}))?")
 _PAGE = re.compile(r"(?:\[([0-9a-f:.]+)\]|([a-z0-9._*-]+))(?::([0-9*]+))?")

@@ -5,9 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator, Field
-
-from .fields import Section, refuse
+from .section import AfterValidator, BeforeValidator, Field, Section, refuse
 
 #: Value of `nodes` for all nodes of the cluster.
 ANY_NODE = "any"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field
-
-from .fields import CommandLine, Filled, Seconds, Section, refuse
+from .fields import CommandLine, Filled, Seconds
+from .section import BeforeValidator, Field, Section, refuse
 
 
 def _as_gpus(value: object) -> object:

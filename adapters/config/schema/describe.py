@@ -13,13 +13,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import yaml
-from pydantic import BaseModel
 
-from .fields import Section
 from .memory import ModelMemory
+from .section import Section
 
 
-def describe(schema: dict[str, Any], document: type[BaseModel]) -> None:
+def describe(schema: dict[str, Any], document: type[Section]) -> None:
     """Add meaning and example of each key to the JSON *schema* of *document*."""
     definitions = schema["$defs"]
     texts: dict[str, dict[str, str]] = {}
@@ -39,7 +38,7 @@ def _sections(kind: type[Section]) -> Iterator[type[Section]]:
 
 
 def _describe_keys(
-    properties: dict[str, Any], kind: type[BaseModel], texts: dict[str, dict[str, str]]
+    properties: dict[str, Any], kind: type[Section], texts: dict[str, dict[str, str]]
 ) -> None:
     for name, field in kind.model_fields.items():
         key = str(field.alias)

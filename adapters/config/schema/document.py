@@ -8,21 +8,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, model_validator
-
 from .access_fields import HostName, Origin, VariableName
 from .cluster import ClusterSection
-from .fields import (
-    ApiKeyEntrySection,
-    CommandLine,
-    Count,
-    Duration,
-    FreeForm,
-    Network,
-    Seconds,
-    Section,
-    refuse,
-)
+from .fields import ApiKeyEntrySection, CommandLine, Count, Duration, FreeForm, Network, Seconds
 from .hooks import HookPoints
 from .memory import MemoryEntry, MemorySection
 from .model import ModelSection, Overridable
@@ -36,6 +24,7 @@ from .routing import (
     SelectorSection,
     as_profile,
 )
+from .section import BeforeValidator, Field, Section, refuse
 from .yielding import YieldSection
 
 _IGNORED = r".*\.(js|json|css|png|gif|jpg|jpeg|ico|txt)$"
@@ -85,10 +74,8 @@ class PerformanceSection(Section):
     every: Duration = 5.0
     """Time between two samples, at least 5s. Example: `every: 15s`"""
 
-    @model_validator(mode="after")
-    def _often_enough(self) -> PerformanceSection:
+    def _check_fields(self) -> None:
         _as_interval(self.every)
-        return self
 
     @property
     def every_s(self) -> float | None:
@@ -331,14 +318,15 @@ class _Everything(DocumentSection):
 
 
 #: Known top-level keys.
-TOP_KEYS = frozenset(str(field.alias) for field in _Everything.model_fields.values())
+TOP_KEYS = frozenset(field.alias for field in _Everything.model_fields.values())
 
 
 def config_schema() -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of the configuration file, for editors."""
     from .describe import describe
+    from .json_schema import json_schema
 
-    schema = _Everything.model_json_schema(by_alias=True, mode="validation")
+    schema = json_schema(_Everything)
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     schema["patternProperties"] = {"^x-": {}}
     describe(schema, _Everything)

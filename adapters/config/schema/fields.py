@@ -5,42 +5,10 @@ from __future__ import annotations
 from ipaddress import ip_network
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
-from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
-
 from ...system.durations import seconds_of
+from .section import AfterValidator, BeforeValidator, Field, SecretStr, Section, refuse
 
 T = TypeVar("T")
-
-
-def refuse(message: str) -> PydanticCustomError:
-    """Return the error to raise for an invalid value; *message* says what was expected."""
-    return PydanticCustomError("refused", "{message}", {"message": message})
-
-
-class Section(BaseModel):
-    """A mapping of the configuration; keys are in camelCase, and unknown ones are rejected.
-
-    In code, fields have their own names: ``Restart(backoff_max=5)``.
-
-    Attributes:
-        takes_text: A scalar in place of the mapping is passed on as text.
-    """
-
-    takes_text: ClassVar[bool] = False
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        alias_generator=to_camel,
-        validate_by_name=True,
-        validate_by_alias=True,
-        allow_inf_nan=False,
-        hide_input_in_errors=True,
-        strict=True,
-        protected_namespaces=(),
-    )
 
 
 def _as_command(value: object) -> object:

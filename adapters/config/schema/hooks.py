@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, SecretStr, model_validator
-
-from .fields import CommandLine, Count, Seconds, SecondsOrOff, Section, refuse
+from .fields import CommandLine, Count, Seconds, SecondsOrOff
+from .section import BeforeValidator, Field, SecretStr, Section, refuse
 
 
 def _as_statuses(value: object) -> object:
@@ -42,11 +41,9 @@ class HttpSection(Section):
     expect: Statuses = ()
     """Accepted status or list of statuses; by default 200 to 299. Example: `expect: [200, 404]`"""
 
-    @model_validator(mode="after")
-    def _one_body(self) -> HttpSection:
+    def _check_fields(self) -> None:
         if self.body is not None and self.json_body is not None:
             raise refuse("expected json or body, found both")
-        return self
 
 
 class HookSection(Section):
@@ -88,8 +85,7 @@ class HookSection(Section):
     Example: `run: sync-models, onError: fail`
     """
 
-    @model_validator(mode="after")
-    def _one_kind(self) -> HookSection:
+    def _check_fields(self) -> None:
         if (self.run is None) == (self.http is None):
             both = "both" if self.run is not None else "neither"
             raise refuse(f"expected either run or http, found {both}")
@@ -97,7 +93,6 @@ class HookSection(Section):
             raise refuse("expected run, since `in: container` is set, found http")
         if self.shell and not isinstance(self.run, str):
             raise refuse("expected run to be a text, since shell is true")
-        return self
 
 
 def _as_hooks(value: object) -> object:
@@ -170,9 +165,7 @@ class SettleSection(Section):
     timeout: Seconds = 10.0
     """Most seconds of the check. Example: `gpuBelow: 1000, timeout: 20`"""
 
-    @model_validator(mode="after")
-    def _one_kind(self) -> SettleSection:
+    def _check_fields(self) -> None:
         if (self.run is None) == (self.gpu_below is None):
             both = "both" if self.run is not None else "neither"
             raise refuse(f"expected either run or gpuBelow, found {both}")
-        return self

@@ -9,22 +9,19 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
-
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    WithJsonSchema,
-    model_validator,
-)
-from pydantic.alias_generators import to_camel
-from pydantic_core import PydanticCustomError
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from ..command_line import UnterminatedQuoteError, split_command
-from .fields import CommandLine, Section, refuse
+from .fields import CommandLine
+from .section import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    RefusedError,
+    Section,
+    WithJsonSchema,
+    refuse,
+)
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[kKMGT]i?B|%)")
 _LONGEST_SIZE = 32
@@ -80,7 +77,7 @@ def bytes_of(text: str) -> int | None:
     """Return the bytes that *text* says, such as ``4GiB``; None if it is no size, or a share."""
     try:
         return _as_size(text).bytes_
-    except PydanticCustomError:
+    except RefusedError:
         return None
 
 
@@ -125,11 +122,9 @@ class PoolSection(Section):
     Example: `capacity: 16GiB, check: npu-free --bytes`
     """
 
-    @model_validator(mode="after")
-    def _complete(self) -> PoolSection:
+    def _check_fields(self) -> None:
         if self.check is not None and (self.capacity is None or self.capacity.bytes_ is None):
             raise refuse("expected capacity: the size of the pool that `check` is about, in bytes")
-        return self
 
     @property
     def check_argv(self) -> tuple[str, ...]:
@@ -192,7 +187,7 @@ MemoryEntry: TypeAlias = Annotated[
 ]
 
 
-class ModelMemory(BaseModel):
+class ModelMemory(Section):
     """Memory that one model needs.
 
     Attributes:
@@ -205,10 +200,7 @@ class ModelMemory(BaseModel):
         pools: Amounts by pool.
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", alias_generator=to_camel, validate_by_name=True,
-        validate_by_alias=True, hide_input_in_errors=True,
-    )  # fmt: skip
+    is_free_form: ClassVar[bool] = True
 
     is_auto: bool = Field(default=False, exclude=True)
     need: SizeText | None = None
@@ -229,13 +221,11 @@ class ModelMemory(BaseModel):
     """Factor of the cost of its eviction, > 0. Example: `evictCost: 2`"""
     pools: dict[str, SizeText] = Field(default_factory=dict)
 
-    @model_validator(mode="after")
-    def _consistent(self) -> ModelMemory:
+    def _check_fields(self) -> None:
         if self.need is not None and self.pools:
             raise refuse("expected either need, or amounts by pool")
         if "all" in self.place and self.need is None:
             raise refuse("expected need: the amount to split with `place: all`")
-        return self
 
     @property
     def is_free(self) -> bool:

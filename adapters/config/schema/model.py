@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, TypeAlias
-
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    SecretStr,
-    model_validator,
-)
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 from .cluster import Nodes
 from .container import ContainerSection
-from .fields import CommandLine, Count, FreeForm, Modality, Seconds, SecondsOrOff, Section, refuse
+from .fields import CommandLine, Count, FreeForm, Modality, Seconds, SecondsOrOff
 from .hooks import HookPoints, Hooks, SettleSection
 from .memory import ModelMemory, ModelMemoryEntry
+from .section import AfterValidator, BeforeValidator, Field, SecretStr, Section, refuse
 
 
 def _without_queries(paths: str) -> str:
@@ -130,11 +121,9 @@ class Restart(Section):
     cooldown: Seconds = 60.0
     """Seconds until an open breaker allows one trial. Example: `cooldown: 30`"""
 
-    @model_validator(mode="after")
-    def _in_order(self) -> Restart:
+    def _check_fields(self) -> None:
         if self.backoff_max < self.backoff:
             raise refuse(f"expected backoffMax >= backoff ({self.backoff:g} s)")
-        return self
 
 
 class LivenessRequest(Section):
@@ -312,17 +301,16 @@ class Overridable(Section):
     """
 
 
-_COMMAND_OR_EXTERNAL: list[JsonValue] = [
-    {"required": ["cmd"]},
-    {"required": ["container"]},
-    {"required": ["external"], "properties": {"external": {"const": True}}},
-]
-
-
 class ModelSection(HookPoints, Overridable):
     """One model under ``models``."""
 
-    model_config = ConfigDict(json_schema_extra={"anyOf": _COMMAND_OR_EXTERNAL})
+    json_schema_extra: ClassVar[dict[str, Any]] = {
+        "anyOf": [
+            {"required": ["cmd"]},
+            {"required": ["container"]},
+            {"required": ["external"], "properties": {"external": {"const": True}}},
+        ]
+    }
 
     cmd: CommandLine | None = None
     """Command that starts the server, without a shell; optional with `external`

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, SecretStr
-
-from .fields import FreeForm, Seconds, SecondsOrOff, Section, refuse
+from .fields import FreeForm, Seconds, SecondsOrOff
 from .model import FiltersSection, Timeouts
+from .section import BeforeValidator, Field, SecretStr, Section, refuse
 
 
 class PeerTimeouts(Timeouts):

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BeforeValidator, Field, model_validator
-
-from .fields import CommandLine, SecondsOrOff, Section, refuse
+from .fields import CommandLine, SecondsOrOff
 from .memory import Size, SizeText, as_argv
+from .section import AfterValidator, BeforeValidator, Field, Section, refuse
 
 
 def _as_patterns(value: object) -> object:
@@ -40,11 +39,9 @@ class YieldWhen(Section):
     others: SizeText | None = None
     """Amount that other programs hold of one of the pools. Example: `others: 4GiB`"""
 
-    @model_validator(mode="after")
-    def _one_kind(self) -> YieldWhen:
+    def _check_fields(self) -> None:
         if sum(each is not None for each in (self.process, self.run, self.others)) != 1:
             raise refuse("expected exactly one of process, run and others")
-        return self
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -59,7 +56,7 @@ class YieldSection(Section):
     """Pools that the rule is about. Example: `pools: [RAM]`"""
     when: YieldWhen
     """Condition of the rule; exactly one key. Example: `when: {process: blender}`"""
-    keep: SizeText = Field(default=Size(bytes_=0))
+    keep: SizeText = Field(default_factory=lambda: Size(bytes_=0))
     """Most that models hold meanwhile. Example: `keep: 4GiB`"""
     quiet_for: SecondsOrOff = 60.0
     """Seconds without the condition until the rule ends. Example: `quietFor: 120`"""

@@ -152,12 +152,8 @@ sys.exit(main(sys.argv[2:]))
 @pytest.mark.parametrize(
     ("missing", "command", "extra"),
     [
-        ("pydantic", "serve --config {config}", "proxy"),
-        ("pydantic", "config check {config}", "proxy"),
-        ("pydantic", "config schema", "proxy"),
-        ("pydantic", "demo", "proxy"),
-        ("pydantic", "kv list --config {config}", "proxy"),
-        ("pydantic", "config reload", "proxy"),
+        ("msgspec", "serve --config {config}", "proxy"),
+        ("msgspec", "demo", "proxy"),
         ("hypercorn", "demo --listen 127.0.0.1:0", "proxy"),
         ("hypercorn", "serve --config {config} --listen 127.0.0.1:0", "proxy"),
         ("uvicorn", "serve --config {config} --listen 127.0.0.1:0 --server uvicorn", "uvicorn"),

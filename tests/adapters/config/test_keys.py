@@ -220,7 +220,7 @@ def test_model_key_has_its_effect(load: Load, text: str, attribute: str, value: 
     top = "globalTTL: 300\nunloadTimeout: 20\nhealthCheckTimeout: 33\nsendLoadingState: true\n"
     found = getattr(load(top + one_model(text)).models["m"], attribute)
     if isinstance(found, Timeouts):
-        found = tuple(found.model_dump().values())
+        found = tuple(getattr(found, name) for name in found.model_fields)
     if isinstance(found, Capabilities):
         found = found.inputs
 

@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from pydantic import SecretStr
 from tools.configs import Check, Load, one_model
 from tools.hooks import argv_of, call_of, runs
 
@@ -19,6 +18,7 @@ from swapchart.adapters.config import (
     Restart,
     config_schema,
 )
+from swapchart.adapters.config.schema.section import SecretStr
 from swapchart.runtime import Hook
 
 POINTS = (
