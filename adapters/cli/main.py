@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import shlex
 import sys
@@ -73,7 +74,10 @@ def _run(options: argparse.Namespace) -> int:
 
         return COMMANDS[options.run](options)
     module, name = _COMMANDS[options.run]
+    gc.disable()  # what is imported stays
     command: Command = getattr(import_module(f".{module}", __package__), name)
+    if options.run != "serve":  # which enables it before the first request
+        gc.enable()
     return command(options)
 
 

@@ -37,12 +37,9 @@ def serve(options: argparse.Namespace) -> int:
 
 
 def _serve(options: argparse.Namespace) -> int:
-    from ..app.application import Application, open_state
     from ..app.chart_setup import chart, chart_problem
     from ..app.config_files import ConfigFiles
-    from ..app.shutdown_timeout import stop_limit_s
     from ..server.systemd import passed_socket
-    from ..store.state_directory import NotAFolderError, StateInUseError, default_directory
 
     try:
         choose_configuration(options)
@@ -70,6 +67,11 @@ def _serve(options: argparse.Namespace) -> int:
         sock = passed or listen.bind(address)
     except listen.BindError as error:
         return _fail(str(error))
+    # The imports that take longest come now that clients can connect.
+    from ..app.application import Application, open_state
+    from ..app.shutdown_timeout import stop_limit_s
+    from ..store.state_directory import NotAFolderError, StateInUseError, default_directory
+
     names = ", ".join(config.models) or "none"
 
     def on_listening(url: str) -> None:

@@ -34,6 +34,7 @@ def _tame_collector() -> None:
     all modules again and again: a tenth of the CPU time, and pauses of 30 ms.
     """
     gc.freeze()
+    gc.enable()
     gc.set_threshold(*_COLLECTOR)
 
 
