@@ -10,6 +10,7 @@ from tools.patterns import Found, SuperlinearError, check, patterns_of
 
 #: Place -> why its patterns are not ours. Patterns of a configuration are their author's.
 FOREIGN = {
+    "checks.py": "`pattern` of fields of the schema, each of one class of characters",
     "load.py": "`ignorePaths` of the configuration",
     "json_path.py": "`fnmatch.translate`, which makes atomic groups of several `*`",
 }
