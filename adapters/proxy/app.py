@@ -28,7 +28,7 @@ from .models.catalog import ModelCatalog
 from .monitoring.host import HostSampler, sample_on
 from .options import ProxyOptions
 from .request import Request, run_until_disconnect
-from .responses import error_value, send_error, send_json
+from .responses import error_value, is_ollama, send_error, send_json
 from .routing import Route, cleaned
 
 OnFinished: TypeAlias = Callable[[RequestRecord], None]
@@ -182,7 +182,7 @@ class ProxyApp:
 def _fallback(request: Request) -> Route | None:
     """Return the route for a path that no route has, if the path is clean, else None."""
     path = request.path_bytes
-    if bad_path(path) or cleaned(path) != path:
+    if bad_path(path) or cleaned(path) != path or is_ollama(request.path):
         return None
     return ROUTES.other(request.method, request.path)
 

@@ -164,12 +164,19 @@ def is_anthropic(path: str) -> bool:
     return path.startswith(("/v1/messages", "/v/messages"))
 
 
+def is_ollama(path: str) -> bool:
+    """Return True if *path* belongs to Ollama's API."""
+    return path.startswith("/ollama/")
+
+
 async def send_error(
     request: Request, send: Send, status: int, message: str, *, code: str | None = None,
     retry_after_s: float | None = None, details: Mapping[str, Any] | None = None,
     headers: Iterable[tuple[bytes, bytes]] = (),
 ) -> None:  # fmt: skip
     """Send an error as JSON, or as text or HTML if the request's Accept header asks for that.
+
+    The form of Ollama's API has nothing but the message.
 
     Args:
         request: The request that failed.
@@ -192,7 +199,9 @@ async def send_error(
     if for_anthropic:
         extra.append((b"request-id", request.request_id))  # beside X-Request-ID
     wanted = request.header(b"accept") or b""
-    if b"text/plain" in wanted and status != 429:
+    if is_ollama(request.path):
+        await send_json(send, {"error": message}, status, extra)
+    elif b"text/plain" in wanted and status != 429:
         await send_text(send, f"swapchart: {message}\n", status, extra)
     elif b"text/html" in wanted and status != 429:
         page = (

@@ -1,4 +1,4 @@
-"""X-Keep-Alive: the idle limit that a request sets for its model.
+"""Idle limit that a request sets for its model: X-Keep-Alive, or ``keep_alive`` of Ollama's API.
 
 Source: the durations are those of ``keep_alive`` in the API of Ollama.
 """
@@ -18,7 +18,7 @@ _NUMBER = re.compile("[0-9]{1,32}(?:\\.[0-9]{0,32})?|\\.[0-9]{1,32}")
 
 
 class KeepAliveError(Exception):
-    """The header is not valid."""
+    """The value is not valid."""
 
 
 def keep_alive_of(headers: Headers) -> float | None:
@@ -31,17 +31,21 @@ def keep_alive_of(headers: Headers) -> float | None:
     """
     for name, value in headers:
         if name == NAME:
-            return _seconds(value.strip())
+            return idle_limit("X-Keep-Alive", value.strip().decode("utf-8", "replace"))
     return None
 
 
-def _seconds(value: bytes) -> float:
-    text = value.decode("utf-8", "replace")
-    seconds = _amount(text.removeprefix("-")) if len(value) <= _LONGEST_BYTES else None
+def idle_limit(name: str, text: str) -> float:
+    """Return the idle limit in seconds that *text*, the value of *name*, means; infinity is none.
+
+    Raises:
+        KeepAliveError: It is neither a number nor a duration.
+    """
+    seconds = _amount(text.removeprefix("-")) if len(text) <= _LONGEST_BYTES else None
     if seconds is None:
         shown = text if len(text) <= _LONGEST_BYTES else text[:_LONGEST_BYTES] + "..."
         message = (
-            f"X-Keep-Alive is {shown!r}; expected seconds such as 300, a duration such as 5m or "
+            f"{name} is {shown!r}; expected seconds such as 300, a duration such as 5m or "
             "1h30m, 0 to unload after the response, or -1 for no idle timeout"
         )
         raise KeepAliveError(message)

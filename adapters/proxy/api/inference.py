@@ -32,6 +32,7 @@ from ..forwarding.encoded_body import BYTE_ORDER_MARK, coding_of, unpacked
 from ..forwarding.forwarding import Forwarding
 from ..models.catalog import Target
 from ..models.resolver import NoTargetError, ResolvedModel, UnknownModelError
+from ..models.tags import LISTENER, known_name
 from ..request import Request, path_of, target_of
 from ..responses import send_error, send_model_forbidden, send_unknown_model, unknown_model
 
@@ -108,6 +109,10 @@ async def find_model(
     try:
         resolved = proxy.resolver.resolve(wanted)
     except UnknownModelError as error:
+        if LISTENER in (request.scope.get("extensions") or ()):
+            other = known_name(proxy.catalog, proxy.profiles, wanted)
+            if other != wanted:
+                return await find_model(proxy, request, send, other, body)
         await _reject_unknown(proxy, request, send, error, body)
         return None
     except NoTargetError as no_target:  # another name: compiled, one name has one type
@@ -199,7 +204,7 @@ async def _complete_body(proxy: ProxyContext, request: Request, send: Send) -> N
         forwarding.target = _renamed_target(request, resolved, named)
         wanted = target.sent_model  # the body names no model, which needs no change
     if target.edits or target.sent_model != wanted:
-        edited = await _edited(proxy, request, send, resolved, wanted, body)
+        edited = await edited_body(proxy, request, send, resolved, wanted, body)
         if edited is None:
             return
         body = edited
@@ -210,7 +215,7 @@ async def _complete_body(proxy: ProxyContext, request: Request, send: Send) -> N
     await forwarding.run(send)
 
 
-async def _edited(
+async def edited_body(
     proxy: ProxyContext,
     request: Request,
     send: Send,

@@ -31,6 +31,7 @@ from . import (
 )
 from .handler import ApiHandler
 from .inference_paths import GET_PATHS, POST_PATHS, SERVER_GET_PATHS, SERVER_POST_PATHS
+from .ollama.routes import ROUTES as OLLAMA_ROUTES
 from .schema.control import ModelName, ModelRequest, ProfileName
 from .schema.memory import YieldRequest
 from .schema.requests import Capture
@@ -294,6 +295,8 @@ ROUTES: RouteTable = RouteTable(
         _get("/logs/stream", logs.stream, "Stream all logs", TEXT, errors=(413, 429)),
         _get("/logs/stream/*", logs.stream, "Stream a model's log", TEXT, subject="models",
              errors=(413, 429), parameter="name"),
+        # ---- Ollama's API
+        *OLLAMA_ROUTES,
         # ---- every other path, which the server of a model may have
         _any_other(),
     )

@@ -54,6 +54,11 @@ REQUESTS: dict[str, tuple[str, object]] = {
     "/api/config": ("/api/config", None),
     "/api/config/plan": ("/api/config/plan", {}),
     "/api/config/reload": ("/api/config/reload", {}),
+    "/ollama/api/version": ("/ollama/api/version", None),
+    "/ollama/api/tags": ("/ollama/api/tags", None),
+    "/ollama/api/ps": ("/ollama/api/ps", None),
+    "/ollama/api/show": ("/ollama/api/show", {"model": "a"}),
+    "/ollama/api/pull": ("/ollama/api/pull", {"model": "a", "stream": False}),
 }
 #: Sent last, since they end what the others need.
 LAST = ("/models/unload", "/models/load", "/api/models/unload")
