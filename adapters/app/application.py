@@ -82,6 +82,11 @@ class Application:
         root_path: Prefix of all URLs for clients, without a slash at its end, where the server has
             none of its own; see `root_path`.
         may_keep: Models may outlive this proxy, if the configuration says so.
+
+    Attributes:
+        config: The configuration at the start.
+        supervisor: Runs the models; None while it does not.
+        server: Name of the HTTP server in front, for metrics; set before `running`.
     """
 
     def __init__(
@@ -103,6 +108,7 @@ class Application:
         self._stop_limit_s = limit_of(config) if stop_limit_s is None else stop_limit_s
         self._listeners: list[Callable[[Transition], None]] = []
         self._may_keep = may_keep
+        self.server = "asgi"
 
     def listen(self, listener: Callable[[Transition], None]) -> None:
         """Call *listener* with every transition; to be called before `running`."""
@@ -161,6 +167,7 @@ class Application:
             )  # fmt: skip
             facts = {"kv": kv_manager.facts, "container": container_facts(supervisor.__getitem__)}
             self._proxy.proxy.details.update(facts)
+            self._proxy.proxy.server = self.server
             self._proxy.proxy.accounting.count_dropped_lines = dropped_lines
             self._proxy.proxy.loop_watch = stack.enter_context(LoopWatch().watching())
             stack.push_async_callback(self._proxy.aclose)

@@ -120,6 +120,7 @@ class ProxyContext:
         accounting: Metrics, captures, activity and access log.
         own_log: Log of the proxy itself.
         log: Logger of handlers.
+        server: Name of the HTTP server in front, for metrics.
     """
 
     def __init__(
@@ -151,6 +152,7 @@ class ProxyContext:
         self._renewed = asyncio.Event()  # set, and replaced, by each configuration
         self.own_log = own_log if own_log is not None else LogRing()
         self.log = logging.getLogger("swapchart.proxy")
+        self.server = "asgi"
         self.accounting = Accounting(activity, self.event_bus, self.own_log, options.capture_bytes)
         self._tasks: set[asyncio.Task[Any]] = set()
         self.upstreams = UpstreamRegistry(supervisor, catalogue.models, catalogue.peers)

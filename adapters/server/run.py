@@ -46,6 +46,7 @@ def run(app: Application, sock: socket.socket, options: ServeOptions) -> int:
     """
     import_module(options.server)  # before anything starts or says that it listens
     rlimits.raise_nofile_limit()
+    app.server = options.server
     with asyncio.Runner(loop_factory=name_lookup.loop_factory()) as runner:
         code = runner.run(_serve(app, sock, options))
         _leave_soon(code)

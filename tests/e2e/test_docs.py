@@ -131,7 +131,7 @@ def test_docs_metrics_are_those_of_the_proxy(serve: Serve) -> None:
     text = proxy.call("GET", "/metrics").body.decode()
     served = set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
     served = {name for name in served if not name.startswith("llamaswap_gpu_")}
-    listed = set(re.findall(r"`((?:swapchart|llamaswap)_\w+)`", PAGES["operations.md"]))
+    listed = set(re.findall(r"`((?:swapchart|llamaswap)_\w+)`", PAGES["monitoring.md"]))
 
     assert len(served) > 30
     assert served - listed == set()

@@ -73,7 +73,7 @@ def test_memory_of_a_model_is_measured_and_counts_if_it_is_more(serve: Serve) ->
     assert proxy.chat("c").status == 200
     assert [*proxy.running()] == ["c"]
     metrics = proxy.call("GET", "/metrics").body.decode()
-    assert 'swapchart_memory_bytes{kind="held",pool="RAM"}' in metrics
+    assert 'swapchart_memory_held_bytes{device="",kind="ram",node="",pool="RAM"}' in metrics
     assert 'swapchart_memory_plans_total{kind="evict"} 1.0' in metrics
 
 

@@ -283,12 +283,12 @@ def test_changed_hook_limit_applies_at_once(serve: Serve, journal: Journal) -> N
         edited.proxy.wait_state("b", "before_start")
         assert len(journal.words("hook")) == 1
         assert told() >= {
-            "swapchart_hook_limit 1.0", 'swapchart_hook_commands{state="running"} 1.0',
+            "swapchart_hook_commands_limit 1.0", 'swapchart_hook_commands{state="running"} 1.0',
             'swapchart_hook_commands{state="waiting"} 1.0',
         }  # fmt: skip
         edited.value["hookLimit"] = 2
         assert [row["key"] for row in edited.reload()["plan"]["settings"]] == ["hookLimit"]
-        assert "swapchart_hook_limit 2.0" in told()
+        assert "swapchart_hook_commands_limit 2.0" in told()
         journal.wait("hook", count=2)
         edited.proxy.unload("a")
         edited.proxy.unload("b")

@@ -60,7 +60,7 @@ def test_conversations_survive_swaps(
     metrics = proxy.call("GET", "/metrics").body.decode()
     assert 'swapchart_kv_verdict{model="two",verdict="works"} 1.0' in metrics
     assert 'swapchart_kv_restores_total{model="two"} 3.0' in metrics
-    assert 'swapchart_kv_saved_bytes{model="one"}' in metrics
+    assert 'swapchart_kv_stored_bytes{model="one"}' in metrics
 
 
 def test_conversation_survives_a_restart_of_the_proxy(

@@ -20,7 +20,6 @@ from . import (
     host,
     inference,
     logs,
-    metrics,
     models,
     nodes,
     openapi,
@@ -31,6 +30,7 @@ from . import (
 )
 from .handler import ApiHandler
 from .inference_paths import GET_PATHS, POST_PATHS, SERVER_GET_PATHS, SERVER_POST_PATHS
+from .metrics import page as metrics
 from .ollama.routes import ROUTES as OLLAMA_ROUTES
 from .schema.control import ModelName, ModelRequest, ProfileName
 from .schema.memory import YieldRequest
@@ -232,6 +232,9 @@ ROUTES: RouteTable = RouteTable(
              subject="models", errors=(404,), parameter="id", parameter_type=_Id,
              responses=(Capture,)),
         _get("/metrics", metrics.metrics, "Get metrics for Prometheus", TEXT,
+             access="metrics"),
+        _get("/metrics/models", metrics.metrics_of_models,
+             "Get metrics of the servers of all ready models for Prometheus", TEXT,
              access="metrics"),
         _get("/api/performance", host.performance, "Get samples of the load of the host",
              query={"after": Annotated[str, Meta(extra_json_schema={"format": "date-time"})]}),

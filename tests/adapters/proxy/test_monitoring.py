@@ -66,12 +66,12 @@ def test_metrics_count_requests_tokens_and_states() -> None:
         assert of(found, "swapchart_requests_total", model="a", outcome="200") == 2
         assert of(found, "swapchart_request_duration_seconds_count", model="a") == 2
         assert of(found, "swapchart_request_wait_seconds_count", model="b") == 1
-        assert of(found, "swapchart_first_byte_seconds_bucket", model="b", le="+Inf") == 1
-        assert of(found, "swapchart_answer_bytes_total", model="a") == 22
+        assert of(found, "swapchart_request_first_byte_seconds_bucket", model="b", le="+Inf") == 1
+        assert of(found, "swapchart_response_bytes_total", model="a") == 22
         assert of(found, "swapchart_model_state", model="b", state="ready") == 1
         assert of(found, "swapchart_model_state", model="b", state="stopped") == 0
         assert of(found, "swapchart_model_state", model="a", state="ready") == 0
-        assert of(found, "swapchart_in_flight", model="b") == 0
+        assert of(found, "swapchart_requests_in_flight", model="b") == 0
         assert of(found, "swapchart_queue_length") == 0
         for cause in EVICTION_CAUSES:
             evictions = of(found, "swapchart_evictions_total", model="a", cause=cause)
@@ -107,7 +107,7 @@ def test_metrics_exist_from_the_start_with_zero() -> None:
             labels = {"model": name, "point": "afterStop"}
             assert of(found, "swapchart_hooks_total", outcome="failed", **labels) == 0
             assert _evictions(found, name) == 0
-            assert of(found, "swapchart_answer_bytes_total", model=name) == 0
+            assert of(found, "swapchart_response_bytes_total", model=name) == 0
         await bench.client.chat("a")
         found = await metrics(bench)
         assert of(found, "swapchart_requests_total", model="a", outcome="200") == 1
@@ -160,8 +160,8 @@ def test_metrics_count_hooks_and_crashes(tmp_path: Path) -> None:
         assert of(found, "swapchart_process_exits_total", model="a", how="crash") == 1
         labels = {"model": "a", "point": "afterHealthy"}
         assert of(found, "swapchart_hooks_total", outcome="ok", **labels) == 1
-        assert of(found, "swapchart_hook_seconds_count", **labels) == 1
-        assert of(found, "swapchart_failures_in_a_row", model="a") == 1
+        assert of(found, "swapchart_hook_duration_seconds_count", **labels) == 1
+        assert of(found, "swapchart_model_consecutive_failures", model="a") == 1
 
     run_proxied(main, specs=change)
 
