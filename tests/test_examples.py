@@ -13,7 +13,7 @@ from yaml import safe_load
 from swapchart.adapters.app.chart_setup import chart
 from swapchart.adapters.config import check_config, config_schema, load_config
 
-EXAMPLES = sorted((ROOT / "examples").iterdir())
+EXAMPLES = sorted((ROOT / "examples").glob("*.yaml"))
 NAMES = [path.name for path in EXAMPLES]
 
 

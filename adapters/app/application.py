@@ -160,17 +160,8 @@ class Application:
                 supervisor.listen(listener)
             await keeper.adopt(launchers, earlier, left)
             await _recover_hooks(supervisor, journal, keeper)
-            self._proxy = ProxyApp(
-                supervisor, model_catalog(self.config), proxy_options(self.config),
-                history=journal.history, on_finished=kv_manager.note,
-                own_log=stack.enter_context(keeping_log()), activity=await self._activity(stack),
-            )  # fmt: skip
-            facts = {"kv": kv_manager.facts, "container": container_facts(supervisor.__getitem__)}
-            self._proxy.proxy.details.update(facts)
-            self._proxy.proxy.server = self.server
-            self._proxy.proxy.accounting.count_dropped_lines = dropped_lines
-            self._proxy.proxy.loop_watch = stack.enter_context(LoopWatch().watching())
-            stack.push_async_callback(self._proxy.aclose)
+            activity = await self._activity(stack)
+            self._proxy = self._proxy_app(stack, supervisor, kv_manager, journal, activity)
             self._running = running = LiveConfig(
                 self.config, specs, supervisor, self._proxy.proxy, sources=self._sources,
                 seen=self._seen, add_hooks=partial(with_kv_hooks, kv_manager=kv_manager),
@@ -186,6 +177,24 @@ class Application:
                 yield supervisor
             finally:
                 self.supervisor = self._running = None
+
+    def _proxy_app(
+        self, stack: AsyncExitStack, supervisor: Supervisor, kv_manager: KvManager,
+        journal: Journal, activity: ActivityStore,
+    ) -> ProxyApp:  # fmt: skip
+        """Return the proxy in front of *supervisor*, which *stack* closes."""
+        app = ProxyApp(
+            supervisor, model_catalog(self.config), proxy_options(self.config),
+            history=journal.history, on_finished=kv_manager.note,
+            own_log=stack.enter_context(keeping_log()), activity=activity,
+        )  # fmt: skip
+        facts = {"kv": kv_manager.facts, "container": container_facts(supervisor.__getitem__)}
+        app.proxy.details.update(facts)
+        app.proxy.server = self.server
+        app.proxy.accounting.count_dropped_lines = dropped_lines
+        app.proxy.loop_watch = stack.enter_context(LoopWatch().watching())
+        stack.push_async_callback(app.aclose)
+        return app
 
     async def _launchers(
         self, stack: AsyncExitStack, local: LocalLauncher, memory: MemorySetup

@@ -122,14 +122,16 @@ def test_docs_command_asks_a_proxy(page: str, command: str, serve: Serve, tmp_pa
 
 
 def test_docs_metrics_are_those_of_the_proxy(serve: Serve) -> None:
-    """docs/operations.md lists each metric that a proxy has after a request and a swap."""
+    """docs/monitoring.md lists each metric that a proxy has after a request and a swap."""
     models = yaml.safe_load(blocks(GETTING_STARTED, "yaml")[0])["models"]
     models["hare"]["afterHealthy"] = "true"
     proxy = serve(models, env={"PATH": _PATH}, config={"memory": "auto"})
     assert proxy.chat("tortoise").status == 200
     assert proxy.chat("hare").status == 200
-    text = proxy.call("GET", "/metrics").body.decode()
+    pages = [proxy.call("GET", target).body for target in ("/metrics", "/metrics/models")]
+    text = b"".join(pages).decode()
     served = set(re.findall(r"^# TYPE (\w+)", text, re.MULTILINE))
+    served = {name for name in served if name.startswith(("swapchart_", "llamaswap_"))}
     served = {name for name in served if not name.startswith("llamaswap_gpu_")}
     listed = set(re.findall(r"`((?:swapchart|llamaswap)_\w+)`", PAGES["monitoring.md"]))
 

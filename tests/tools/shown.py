@@ -290,6 +290,9 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     f"{_E2E}_servers.py::test_docs_systemd_unit_starts_reloads_and_stops": (
         "docs/operations.md: ini 1",
     ),
+    "tests/e2e/test_prometheus.py::test_docs_prometheus_configuration_scrapes_both_pages": (
+        "docs/monitoring.md: yml 1",
+    ),
     SERVICE: (
         "docs/operations.md: swapchart service install --user --config config.yaml",
         "docs/operations.md: swapchart service install --user --keep-models --config config.yaml",
