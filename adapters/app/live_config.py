@@ -166,6 +166,8 @@ class LiveConfig:
 
     def _publish(self) -> None:
         self._proxy.event_bus.publish("config", {"held_back": self.held_back})
+        if self._proxy.change_publisher is not None:
+            self._proxy.change_publisher.models_changed()
 
     # ---- the change
     async def _change(self) -> tuple[ReloadPlan, Sequence[Problem]]:

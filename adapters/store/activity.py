@@ -18,7 +18,7 @@ from .histogram import histogram
 #: Columns that rows can be sorted by, as the API names them.
 SORTS = (
     "id", "time", "model", "req_path", "resp_status_code", "resp_content_type", "cached",
-    "prompt", "generated", "drafted", "prompt_speed", "gen_speed", "duration",
+    "prompt", "generated", "drafted", "prompt_speed", "gen_speed", "duration", "waited",
 )  # fmt: skip
 Order: TypeAlias = Literal["asc", "desc"]
 

@@ -194,6 +194,7 @@ def test_ui_loads_and_unloads(browser: Browser, proxy: SwapchartProcess) -> None
     """A click loads a model, the picture of its life follows it, and a click unloads it."""
     with opened(browser, proxy) as page:
         page.get_by_role("link", name="Good model").click()
+        page.mouse.move(0, 0)  # away from the chart
         expect_text(page, ".state.active:not(:has(.inside)) .state-name", "^stopped$")
         expect_text(page, "#ways-title", "^Transitions from stopped$")
         assert page.locator("#ways td.event.user", has_text="request").count() == 1
@@ -250,10 +251,10 @@ def test_ui_shows_and_cancels_requests(browser: Browser, proxy: SwapchartProcess
     with opened(browser, proxy, "/ui/requests") as page:
         expect_text(page, "#connection", "^live$")
         with proxy.open_stream("good"), proxy.open_chat("org/other") as waiting:
-            expect_text(page, "#queue tbody tr td:nth-child(2)", "^org/other$")
-            expect_text(page, "#queue tbody tr td:nth-child(5)", "good has 1 request")
+            expect_text(page, "#flights tr.queued td:first-child", "^org/other$")
+            expect_text(page, "#flights tr.queued .why", "place 1 in the queue.*good has 1 request")
             expect_text(page, "#busy", "^2$")
-            flight = page.locator("#flights tr", has_text="good")
+            flight = page.locator("#flights tr:not(.queued)", has_text="good")
             expect_text(page, "#flights tbody tr:first-child td:nth-child(4)", "responding 200")
             flight.get_by_role("button").click()
             assert waiting.read_answer().status == 200
@@ -312,7 +313,7 @@ def test_ui_addresses_work_with_the_back_button(browser: Browser, proxy: Swapcha
         page.locator("#page-logs").wait_for()
         page.goto("/upstream")
         page.locator("#page-models").wait_for()
-        page.get_by_role("link", name="org/other").click()
+        page.get_by_role("link", name="org/other", exact=True).click()
         expect_text(page, "#model-title", "^org/other$")
         assert page.url.endswith("/ui/models?model=org%2Fother")
         page.get_by_role("link", name="Requests").click()

@@ -80,12 +80,13 @@ function Page() {
       isWanted = false;
     };
   }, [entry.id]);
-  document.title = `${model.value && entry.id === "model" ? model.value : entry.title} · swapchart`;
+  const name = entry.id === "model" ? model.value : entry.title;
+  document.title = `${name} · swapchart`;
   if (error || problem) {
     return html`<p class="notice" role="alert">This page cannot be shown: ${problem || messageOf(error)}</p>`;
   }
   if (loaded?.id !== entry.id) return html`<p class="quiet">Loading…</p>`;
-  return html`<${loaded.Component} key=${`${entry.id} ${model.value}`} query=${query} />`;
+  return html`<${loaded.Component} key=${name} query=${query} />`;
 }
 
 function KeyDialog() {
@@ -105,7 +106,7 @@ function KeyDialog() {
     begin();
   };
   return html`
-    <dialog id="key-dialog" ref=${dialog} aria-labelledby="key-title" onClose=${() => (keyWanted.value = "")}>
+    <dialog id="key-dialog" ref=${dialog} aria-labelledby="key-title" onCancel=${() => (keyWanted.value = "")}>
       <form id="key-form" onSubmit=${submit}>
         <h2 id="key-title">An API key is needed</h2>
         <p id="key-why">${why}</p>

@@ -15,7 +15,11 @@ export const PAGES = [
   { id: "models", title: "Models", load: () => import("./pages/models.js") },
   { id: "model", title: "Model", load: () => import("./pages/model.js"), isHidden: true },
   { id: "requests", title: "Requests", load: () => import("./pages/requests.js") },
+  { id: "playground", title: "Playground", load: () => import("./pages/playground.js") },
   { id: "logs", title: "Logs", load: () => import("./pages/logs.js") },
+  { id: "system", title: "System", load: () => import("./pages/system.js") },
+  { id: "configuration", title: "Configuration", load: () => import("./pages/configuration.js") },
+  { id: "connect", title: "Connect", load: () => import("./pages/connect.js") },
 ];
 
 /** The page at /ui/. */

@@ -48,6 +48,7 @@ export default function Model() {
         <div class="buttons"><${LoadButtons} row=${row} /></div>
         ${row.state === "ready" &&
         html`<a id="model-open" target="_blank" rel="noreferrer" href=${`${ROOT}/upstream/${encodeURIComponent(row.id)}/`}>Open its own page</a>`}
+        <a href=${address("playground", { model: row.id })}>Chat</a>
         <a id="model-close" href=${address("models")}>All models</a>
       </div>
       <p class="description" dir="auto">${row.description}</p>

@@ -35,7 +35,10 @@ function Model({ row }) {
         <p class="trouble">${trouble(row)}</p>
       </div>
       <span class="quiet load">${loadOf(row.id)}</span>
-      <div class="buttons"><${LoadButtons} row=${row} /></div>
+      <div class="buttons">
+        <a class="button" aria-label=${`Chat with ${row.id}`} href=${address("playground", { model: row.id })}>Chat</a>
+        <${LoadButtons} row=${row} />
+      </div>
     </li>`;
 }
 
