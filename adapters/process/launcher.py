@@ -23,7 +23,6 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
-from ...runtime.adoption import RunFacts
 from ...runtime.errors import EngineError
 from ...runtime.fence import kept
 from ...runtime.ports import Adopted, Command, Ending, Exit, LogSink, Node, NodeLauncher
@@ -31,9 +30,9 @@ from ..system.own_node import own_node
 from . import oom, reaping
 from .guard import Guard
 from .keeping.keeper import Keeper, KeepSettings
-from .keeping.memory import Remembered, ending_record
 from .keeping.takeover import TakeOver
 from .kept_process import KeptProcess
+from .kept_runs import KeptRuns
 from .local_process import KILL_RETRY_S, LocalProcess
 from .output import CappedSink, OutputPump
 from .port import check
@@ -66,6 +65,7 @@ class LocalLauncher(NodeLauncher):
     Attributes:
         drop_env: Environment variables that children do not inherit; may be changed at any time.
         oom_count: Counter of processes that the kernel killed when memory ran out.
+        kept: Its runs that may outlive the proxy, and those of an earlier one.
     """
 
     name = "local"
@@ -84,6 +84,7 @@ class LocalLauncher(NodeLauncher):
         self._keeper = None if keep is None else Keeper(self.instance, keep)
         self._guard = self._keeper or (Guard(self.instance) if guard else None)
         self._earlier = earlier
+        self.kept = KeptRuns(self, self._keeper, earlier)
         self._is_subreaper, self._was_subreaper = subreaper, False
         self.drop_env = drop_env
         self.oom_count = oom.OomCount()
@@ -224,36 +225,16 @@ class LocalLauncher(NodeLauncher):
                 self._groups.end(process.group)
             if self._guard is not None:
                 self._guard.discard(process.pid)
-            self._forget(process)
+            self.kept.forget(process)
 
     # ---- beyond the end of the proxy
     async def adopt(self) -> Sequence[Adopted]:
         """Return the processes that the guard of an earlier proxy has kept; see `NodeLauncher`."""
-        earlier = self._earlier
-        if earlier is None:
-            return ()
-        found = []
-        for run in [run for run in earlier.runs.values() if run.fds]:
-            try:
-                process = KeptProcess(run, earlier, self)
-                facts = RunFacts.from_text(str(run.record["facts"]))
-            except (KeyError, TypeError, ValueError):  # a record of another version
-                _log.warning("%s: another version of swapchart has started it", run.service)
-                earlier.end(run.run)
-                continue
-            incarnation = 0 if facts is None else facts.incarnation
-            found.append(
-                Adopted(
-                    service=run.service, incarnation=incarnation, id=run.run, process=process,
-                    facts=str(run.record["facts"]),
-                )
-            )  # fmt: skip
-        return found
+        return self.kept.adoptable()
 
     def decide(self) -> None:
         """Note that the processes of an earlier proxy are taken over or ended from now on."""
-        if self._keeper is not None:
-            self._keeper.publish()
+        self.kept.decide()
 
     def take(self, process: KeptProcess, pump: OutputPump) -> None:
         """Watch a process that was adopted, as if it was started here."""
@@ -261,37 +242,12 @@ class LocalLauncher(NodeLauncher):
         if self._guard is not None:
             self._guard.take_over(process.instance)
         self._take(process, pump, None)
-        if self._keeper is not None and process.memory is not None:
-            self._keeper.remember(process.run_id, process.memory)
+        self.kept.remember_again(process)
 
     def remember(self, process: LocalProcess, facts: str, ending: Ending) -> None:
         """Keep *facts* with *process*; see `NodeProcess.remember`. A no-op without a keeper."""
-        if self._keeper is None or process not in self._live:
-            return
-        if not facts:
-            self._keeper.forget(process.run_id)
-            if process.memory is not None:
-                process.memory.close_record()
-            return
-        record = {
-            **process.record(), "facts": facts, "ending": ending_record(ending),
-            "environment": self._own_environment(),
-        }  # fmt: skip
-        try:
-            if process.memory is None:
-                process.memory = Remembered.of(process.pipe, process.log)
-            process.memory.replace(record)
-        except OSError as error:
-            _log.warning("%s cannot outlive the proxy: %s", process.record()["service"], error)
-            return
-        self._keeper.remember(process.run_id, process.memory)
-
-    def _forget(self, process: LocalProcess) -> None:
-        if process.memory is not None:
-            if self._keeper is not None:
-                self._keeper.forget(process.run_id)
-            process.memory.close(process.log)
-            process.memory = None
+        if process in self._live:
+            self.kept.remember(process, facts, ending)
 
     def guard_process(self, proc: Proc) -> None:
         """Have the guard end the group of *proc*, which this launcher did not start."""
@@ -327,11 +283,12 @@ class LocalLauncher(NodeLauncher):
         is_stray = self._is_subreaper and self._adopted.is_stray(proc)
         return is_stray and [p for p in self._live if p.start <= proc.start] == [process]
 
-    def _own_environment(self) -> dict[str, str]:
+    def own_environment(self) -> dict[str, str]:
+        """Return the environment of this process, as far as children inherit it."""
         return {name: value for name, value in os.environ.items() if name not in self.drop_env}
 
     def _environment(self, command: Command, run_id: str) -> dict[str, str]:
-        own = self._own_environment()
+        own = self.own_environment()
         markers = {
             "SWAPCHART_INSTANCE": self.instance,
             "SWAPCHART_SERVICE": command.label,
