@@ -69,6 +69,8 @@ class RunFacts:
 def digest_of_spec(spec: ServiceSpec) -> str:
     """Return the digest of what a process is started by; a change of it needs a restart."""
     command = {name: _plain(getattr(spec.command, name)) for name in _STARTED_BY}
+    if spec.command.container is not None:
+        command["container"] = _plain(spec.command.container)
     chart = "" if spec.chart is None else digest_of(spec.chart)
     text = json.dumps([spec.name, command, spec.endpoint, chart], sort_keys=True)
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

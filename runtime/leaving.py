@@ -130,6 +130,7 @@ def _steps(state: ServiceState, point: str) -> Iterator[EndingStep]:
         )  # fmt: skip
         match hook.action:
             case RunAction() as run:
-                yield replace(step, command=run.command(context, state.helper(run.argv)))
+                command = run.command(context, state.helper(run.argv))
+                yield replace(step, command=command, is_inside=run.is_inside)
             case HttpAction() as http:
                 yield replace(step, call=http.filled(context))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import anyio
 
@@ -21,6 +22,7 @@ from .keeping.memory import Remembered
 from .keeping.takeover import KeptRun, TakeOver
 from .local_process import KILL_LIMIT_S, LocalProcess, ProcessOwner
 from .output import OutputPump
+from .port.owner import PortOwner
 from .procfs import Proc
 from .tree.cgroup import ProcessGroup
 
@@ -49,17 +51,20 @@ class KeptProcess(LocalProcess):
     def __init__(self, run: KeptRun, earlier: TakeOver, launcher: Adopter) -> None:
         record, (pipe, ring, known) = run.record, run.fds
         self._run, self._earlier, self._adopter = run, earlier, launcher
-        self._leader = _leader(int(record["pid"]), int(record["start"]))
+        own = record.get("client", record)  # of a container its client, which is the leader here
+        self._leader = _leader(int(own["pid"]), int(own["start"]))
         command = Command(
             argv=tuple(record["argv"]), cwd=record["cwd"], label=run.service,
             listens_at=record["listens_at"],
         )  # fmt: skip
         super().__init__(
-            None, pid=int(record["pid"]), start=int(record["start"]), run_id=run.run,
+            None, pid=self._leader.pid, start=self._leader.start, run_id=run.run,
             command=command, pump=OutputPump(_pipe(pipe), _Nowhere()), launcher=launcher,
             is_hook=False,
         )  # fmt: skip
         self.memory = Remembered(pipe=self.pipe, ring=ring, record=known)
+        if "since" in own:  # an earlier client, which is older than the listener
+            self._owner = PortOwner(self._tree, self.pid, start=int(own["since"]), command=command)
         if record["cgroup"]:
             self._tree.group = ProcessGroup(Path(record["cgroup"]))
 
@@ -67,6 +72,11 @@ class KeptProcess(LocalProcess):
     def instance(self) -> str:
         """Id of the proxy that started it."""
         return self._run.instance
+
+    @property
+    def kept_record(self) -> Mapping[str, Any]:
+        """The record that the guard has kept of it."""
+        return self._run.record
 
     def attach(self, log: LogSink) -> None:
         """Take it over: write the output that was kept, and all later output, to *log*."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from ...runtime.adoption import RunFacts
 from ...runtime.ports import Adopted, Ending
@@ -38,13 +39,26 @@ class KeptRuns:
     ) -> None:
         self._launcher, self._keeper, self._earlier = launcher, keeper, earlier
 
-    def adoptable(self) -> list[Adopted]:
-        """Return the processes that the guard of an earlier proxy has kept."""
+    @property
+    def containers(self) -> frozenset[str]:
+        """Ids of the containers that the guard of an earlier proxy has kept or is ending."""
+        runs = () if self._earlier is None else self._earlier.runs.values()
+        records = (run.record.get("container") for run in runs)
+        return frozenset(str(each["id"]) for each in records if each)
+
+    def adoptable(self, *, contained: bool = False) -> list[Adopted]:
+        """Return the processes that the guard of an earlier proxy has kept.
+
+        Args:
+            contained: Return the clients of containers, and not the processes of this machine.
+        """
         earlier = self._earlier
         if earlier is None:
             return []
         found = []
         for run in [run for run in earlier.runs.values() if run.fds]:
+            if ("container" in run.record) is not contained:
+                continue
             try:
                 process = KeptProcess(run, earlier, self._launcher)
                 facts = RunFacts.from_text(str(run.record["facts"]))
@@ -66,8 +80,18 @@ class KeptRuns:
         if self._keeper is not None:
             self._keeper.publish()
 
-    def remember(self, process: LocalProcess, facts: str, ending: Ending) -> None:
-        """Keep *facts* with *process*; see `NodeProcess.remember`. A no-op without a keeper."""
+    def remember(
+        self, process: LocalProcess, facts: str, ending: Ending,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Keep *facts* with *process*; see `NodeProcess.remember`. A no-op without a keeper.
+
+        Args:
+            process: The process; the client of a container.
+            facts: The facts; empty means that it may not outlive the proxy.
+            ending: How to end it.
+            more: Further entries of its record, in place of those of the process.
+        """
         if self._keeper is None:
             return
         if not facts:
@@ -76,7 +100,7 @@ class KeptRuns:
                 process.memory.close_record()
             return
         record = {
-            **process.record(), "facts": facts, "ending": ending_record(ending),
+            **process.record(), **(more or {}), "facts": facts, "ending": ending_record(ending),
             "environment": self._launcher.own_environment(),
         }  # fmt: skip
         try:

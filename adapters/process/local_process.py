@@ -122,6 +122,10 @@ class LocalProcess(NodeProcess):
         """Where its output goes."""
         return self._pump.sink
 
+    @log.setter
+    def log(self, sink: LogSink) -> None:
+        self._pump.sink = sink
+
     @property
     def node(self) -> str:
         """Name of this machine."""

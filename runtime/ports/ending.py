@@ -19,6 +19,7 @@ class EndingStep:
         retries: Number of further attempts after a failure.
         delay_s: Pause before each further attempt in seconds.
         is_needed: A failure ends the steps of its point.
+        is_inside: The command runs inside of what encloses the process, such as its container.
     """
 
     command: Command | None = None
@@ -27,6 +28,7 @@ class EndingStep:
     retries: int = 0
     delay_s: float = 1.0
     is_needed: bool = False
+    is_inside: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,7 @@ from ....runtime import Supervisor, Transition
 from ....runtime.adoption import RunFacts
 from ....runtime.leaving import ending_of, facts_of
 from ....runtime.ports import Adopted, Ending, NodeLauncher, NodeProcess
+from ...process.container import KeptContainer
 from ...process.keeping.takeover import KeptRun, TakeOver, read_ended
 from ...process.kept_process import KeptProcess
 from ...store.journal import IncompleteHooks, Journal, Launched
@@ -78,7 +79,7 @@ class ModelKeeper:
         if facts is None or not self._supervisor.adopt(adopted.service, process, facts):
             return False
         log.info("%s: adopted pid %d of an earlier proxy", adopted.service, process.pid)
-        if isinstance(process, KeptProcess):
+        if isinstance(process, (KeptContainer, KeptProcess)):
             self._journal.adopt(adopted.service, process.instance, process.pid)
         return True
 
@@ -89,7 +90,7 @@ class ModelKeeper:
             adopted.service, adopted.process.pid,
         )  # fmt: skip
         has_hooks_run = await self._block(adopted.service, adopted.process.dismiss)
-        if has_hooks_run and isinstance(adopted.process, KeptProcess):
+        if has_hooks_run and isinstance(adopted.process, (KeptContainer, KeptProcess)):
             self._complete(adopted.process.instance, adopted.service)
 
     async def _await_end(self, run: KeptRun) -> None:

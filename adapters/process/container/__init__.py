@@ -5,7 +5,8 @@ and returns a `ContainerProcess`. `arguments` makes the command lines and `inspe
 the engine prints; both are pure. A container is ours by its labels and never by its name alone.
 """
 
+from .kept import KeptContainer
 from .launcher import ContainerLauncher
 from .process import ContainerProcess
 
-__all__ = ["ContainerLauncher", "ContainerProcess"]
+__all__ = ["ContainerLauncher", "ContainerProcess", "KeptContainer"]

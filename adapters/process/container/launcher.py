@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Self
@@ -14,15 +15,18 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from ....runtime.container import Container, ContainerEngine
-from ....runtime.errors import EngineError, LaunchError, SpecError
+from ....runtime.errors import ConfigError, EngineError, LaunchError, SpecError
 from ....runtime.fence import fenced
-from ....runtime.ports import Command, Exit, LogSink, NodeLauncher
+from ....runtime.ports import Adopted, Command, Ending, Exit, LogSink, NodeLauncher
+from ..kept_process import KeptProcess
 from ..launcher import LocalLauncher
 from ..local_process import LocalProcess
 from ..port import check
 from . import arguments, inspection
+from .ending import on_host
 from .engine_client import EngineClient, Result, Tail
 from .inspection import Inspection
+from .kept import KeptContainer
 from .process import ContainerProcess
 
 START_LIMIT_S = 120.0  # of the creation and of the start each; layers may have to be copied
@@ -63,9 +67,15 @@ class ContainerLauncher(NodeLauncher):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Kill and remove the remaining containers, shielded from cancel."""
+        """Kill and remove the remaining containers, shielded from cancel.
+
+        Those that outlive the proxy are left to the guard, with the clients attached to them.
+        """
         tasks = self._tasks
         assert tasks is not None
+        for process in [process for process in self._live if process.is_detached]:
+            self._live.discard(process)
+            process.give_up()
         with anyio.CancelScope(shield=True), anyio.move_on_after(_END_LIMIT_S):
             for process in tuple(self._live):
                 process.kill()
@@ -109,19 +119,20 @@ class ContainerLauncher(NodeLauncher):
             with anyio.CancelScope(shield=True):
                 await self._remove(container.engine, id_, command.label)
             raise
-        self._live.add(process)
-        if process.init is not None:
-            self._local.guard_process(process.init)
-        self._tasks.start_soon(process.watch)
+        self.take(process)
         return process
 
-    async def run(self, command: Command, log: LogSink) -> Exit:
-        """Run *command* on this machine until it exits; see `Launcher`.
+    def take(self, process: ContainerProcess) -> None:
+        """Watch a container that was started, or adopted."""
+        if self._tasks is not None:
+            self._live.add(process)
+            if process.init is not None:
+                self._local.guard_process(process.init)
+            self._tasks.start_soon(process.watch)
 
-        It gets no variables such as PATH, whose values are for programs in the container.
-        """
-        env = arguments.client_env(command.env)
-        return await self._local.run(replace(command, container=None, env=env), log)
+    async def run(self, command: Command, log: LogSink) -> Exit:
+        """Run *command* on this machine until it exits; see `Launcher` and `on_host`."""
+        return await self._local.run(on_host(command), log)
 
     async def _create(
         self, container: Container, command: Command, name: str, sink: LogSink
@@ -189,6 +200,7 @@ class ContainerLauncher(NodeLauncher):
             with anyio.CancelScope(shield=True):
                 await client.end()
             raise
+        client.log = sink
         return ContainerProcess(
             command, id_, name, client=client, found=found, owner=self, sink=sink
         )
@@ -264,6 +276,32 @@ class ContainerLauncher(NodeLauncher):
             why = inspection.reason(result.output) or "no response in time"
             log.warning("%s: container %s cannot be removed: %s", label, id_[:12], why)
 
+    # ---- beyond the end of the proxy
+    def remember(self, process: ContainerProcess, facts: str, ending: Ending) -> None:
+        """Keep *facts* with the client of *process*; see `NodeProcess.remember`."""
+        if process in self._live:
+            self._local.kept.remember(process.client, facts, ending, process.record())
+
+    async def adopt(self) -> Sequence[Adopted]:
+        """Return the containers that the guard of an earlier proxy has kept; see `NodeLauncher`."""
+        found = []
+        for adopted in self._local.kept.adoptable(contained=True):
+            assert isinstance(adopted.process, KeptProcess), "as `adoptable` returns it"
+            try:
+                process = KeptContainer(adopted.process, self)
+            except (KeyError, TypeError, ValueError, ConfigError):  # a record of another version
+                log.warning("%s: another version of swapchart has started it", adopted.service)
+                if self._tasks is not None:
+                    self._tasks.start_soon(fenced, adopted.process.dismiss)
+            else:
+                found.append(replace(adopted, process=process))
+        return found
+
+    async def remove_kept(self, process: ContainerProcess) -> None:
+        """Remove a container of an earlier proxy, which nothing else ends."""
+        with anyio.CancelScope(shield=True):
+            await self._remove(process.container.engine, process.id, process.command.label)
+
     # ---- leftovers
     async def remove_leftovers(self, engine: ContainerEngine) -> None:
         """Remove the containers that earlier processes of this proxy left; once for each engine.
@@ -293,7 +331,10 @@ class ContainerLauncher(NodeLauncher):
         for id_ in ids:
             found = await self.client.inspect(engine, id_)
             labels = {} if found is None else found.labels
-            is_leftover = labels.get(arguments.INSTANCE) != self._local.instance
+            is_leftover = (
+                labels.get(arguments.INSTANCE) != self._local.instance
+                and id_ not in self._local.kept.containers
+            )
             if found is not None and labels.get(arguments.OWNER) == self._owner and is_leftover:
                 model = labels.get(arguments.MODEL, "")
                 log.warning("%s: removing container %s of an earlier run", model, id_[:12])

@@ -6,7 +6,7 @@ import logging
 import signal
 from collections.abc import Collection
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Protocol
 
 import anyio
@@ -14,11 +14,12 @@ import anyio
 from ....runtime.container import Container
 from ....runtime.errors import LaunchError
 from ....runtime.fence import kept
-from ....runtime.ports import Command, Exit, LogSink, NodeProcess, Presence, Probe
+from ....runtime.ports import Command, Ending, Exit, LogSink, NodeProcess, Presence, Probe
 from .. import pidfd, procfs
 from ..local_process import LocalProcess
 from ..procfs import Proc
 from . import arguments
+from .ending import ending_of, inside
 from .engine_client import EngineClient, Tail
 from .inspection import Inspection, exit_of
 
@@ -50,6 +51,10 @@ class ContainerOwner(Protocol):
         """Remove a container that has ended, in the background."""
         ...
 
+    def remember(self, process: ContainerProcess, facts: str, ending: Ending) -> None:
+        """Keep *facts* with the client of *process*; see `NodeProcess.remember`."""
+        ...
+
 
 class ContainerProcess(NodeProcess):
     """One container of a model.
@@ -65,6 +70,11 @@ class ContainerProcess(NodeProcess):
         found: State of the container after its start.
         owner: The launcher.
         sink: Log of the model.
+
+    Attributes:
+        client: Client that is attached to it at present.
+        init: Its first process, if this machine shows it.
+        is_detached: The proxy lets go of it.
     """
 
     def __init__(
@@ -76,10 +86,12 @@ class ContainerProcess(NodeProcess):
         self.container: Container = container
         self.command, self.id, self.name, self.sink = command, id_, name, sink
         self._owner = owner
-        self._first = self._client = client
+        self._first = self.client = client
         self._stop_signal = found.stop_signal
         self.init: Proc | None = _find(found.pid, id_)
-        self._is_ending = self._is_killed = False
+        self._is_ending = self._is_killed = self.is_detached = False
+        self._known = "", Ending()
+        self._since = client.start  # the listener is younger, whatever client is attached
         self._exit: Exit | None = None
         self._ended = anyio.Event()
         self._watching = anyio.CancelScope(shield=True)
@@ -155,9 +167,7 @@ class ContainerProcess(NodeProcess):
 
         A cancellation ends the client; the process in the container may go on until that ends.
         """
-        argv = arguments.exec_argv(self.container, self.id, command)
-        client = Command(argv=argv, env=arguments.client_env(command.env), label=command.label)
-        return await self._owner.client.launch(client, log)
+        return await self._owner.client.launch(inside(self.container, self.id, command), log)
 
     async def presence(self) -> Presence:
         """Return whether the container runs; see `NodeProcess`."""
@@ -170,6 +180,43 @@ class ContainerProcess(NodeProcess):
             if found is not None:
                 return "alive" if found.is_running else "gone"
         return "unknown"
+
+    # ---- beyond the end of the proxy
+    @property
+    def is_remembered(self) -> bool:
+        """True if it may outlive the proxy."""
+        return self.client.is_remembered
+
+    def remember(self, facts: str, ending: Ending) -> None:
+        """Keep *facts* with its client, whose output goes on; see `NodeProcess`."""
+        self._known = facts, ending_of(self.container, self.id, ending)
+        self._owner.remember(self, *self._known)
+
+    def detach(self) -> None:
+        """Let go of it, and of its client, at the end of the launcher."""
+        self.is_detached = True
+        self.client.detach()
+
+    def record(self) -> dict[str, object]:
+        """Return what the guard and the next proxy have to know of it; see `guard_keeping`."""
+        engine = self.container.engine
+        init = {} if self.init is None else {"pid": self.init.pid, "start": self.init.start}
+        client = {
+            "pid": self.client.pid, "start": self.client.start, "since": self._since,
+        }  # fmt: skip
+        return {
+            **init,
+            "client": client,
+            "container": {
+                "id": self.id, "name": self.name, "value": asdict(self.container),
+                "env": dict(self.command.env), "cwd": self.command.cwd,
+                "stop_signal": self._stop_signal, "is_seen": self.init is not None,
+                "kill": arguments.kill_argv(
+                    self.container, self.id, signal.Signals(self._stop_signal).name
+                ),
+                "remove": arguments.remove_argv(engine, self.id),
+            },
+        }  # fmt: skip
 
     # ---- the end
     async def watch(self) -> None:
@@ -189,25 +236,26 @@ class ContainerProcess(NodeProcess):
 
     async def _watch(self) -> None:
         while self._exit is None:
-            ended = await self._client.wait()
+            ended = await self.client.wait()
             found = await self._outcome(ended)
             if found is None:
-                await self._client.sweep(0)
+                await self.client.sweep(0)
                 await anyio.sleep(_ATTACH_PAUSE_S)
                 log.warning(
                     "%s: its client of %s ended (%s) while container %s runs; attaching another",
                     self.command.label, self.container.engine.name, ended, self.name,
                 )  # fmt: skip
-                self._client = await self._owner.attach(self)
+                self.client = await self._owner.attach(self)
+                self._owner.remember(self, *self._known)
             else:
                 self._exit = found
                 self._ended.set()
-                await self._client.sweep(0)
+                await self.client.sweep(0)
 
     async def _outcome(self, ended: Exit) -> Exit | None:
         """Return how the container ended, after its client has; None if it still runs."""
         is_gone = self.init is not None and not procfs.is_same(self.init)
-        has_code = ended.code is not None and self._client is self._first
+        has_code = ended.code is not None and self.client is self._first
         if is_gone and has_code and (self._is_ending or ended.code != 137):
             assert ended.code is not None, "checked above"
             return exit_of(ended.code)  # the engine need not be asked, which takes 0.1 s

@@ -1,7 +1,8 @@
 """End of one run without a proxy: hooks, SIGTERM or the stop command, SIGKILL, hooks.
 
 `guard_keeping` imports it in a process of its own for each run, so it may use all of the standard
-library. The record of the run has the ending as `runtime.ports.Ending` describes it.
+library. The record of the run has the ending as `runtime.ports.Ending` describes it. The record of
+a container has the commands of its engine that send its stop signal and remove it.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from urllib.parse import urlsplit
 
 _POLL_S = 0.02
 _UNLIMITED_S = 86_400.0
+_ENGINE_LIMIT_S = 30.0  # of one command of a container engine
 
 
 def carry_out(guard: Any, facts: Mapping[str, Any], *, has_failed: bool) -> None:
@@ -30,6 +32,7 @@ def carry_out(guard: Any, facts: Mapping[str, Any], *, has_failed: bool) -> None
     """
     ending, base = facts["ending"], facts["environment"]
     leader, start = int(facts["pid"]), int(facts["start"])
+    container: Mapping[str, Any] | None = facts.get("container")
 
     def is_alive() -> bool:
         found = guard.read_stat(leader)
@@ -38,7 +41,16 @@ def carry_out(guard: Any, facts: Mapping[str, Any], *, has_failed: bool) -> None
     if not has_failed:
         run_steps(ending["before"], base)
         grace_s = _UNLIMITED_S if ending["grace_s"] is None else float(ending["grace_s"])
-        _terminate(guard, leader, ending["stop"], base, grace_s, is_alive)
+
+        def terminate() -> None:
+            if container is not None:
+                _run(_engine(container["kill"]), base, _ENGINE_LIMIT_S)
+            else:
+                _terminate(guard, leader)
+
+        _stop(ending["stop"], base, grace_s, is_alive, terminate)
+    if container is not None:
+        _run(_engine(container["remove"]), base, _ENGINE_LIMIT_S)
     marks = guard.Marks()
     marks.instances.append((f"\0SWAPCHART_RUN={facts['run']}\0".encode(), int(facts["tag"]), 0))
     marks.groups[leader] = start
@@ -52,19 +64,27 @@ def carry_out(guard: Any, facts: Mapping[str, Any], *, has_failed: bool) -> None
     run_steps(ending["after"], base)
 
 
-def _terminate(
-    guard: Any, leader: int, stop: Mapping[str, Any] | None, base: Mapping[str, str],
-    grace_s: float, is_alive: Callable[[], bool],
+def _terminate(guard: Any, leader: int) -> None:
+    for signum in (signal.SIGTERM, signal.SIGCONT):
+        try:
+            os.killpg(leader, signum)
+        except OSError:
+            guard.send(leader, signum)
+
+
+def _engine(argv: list[str]) -> Mapping[str, Any]:
+    return {"argv": argv, "env": {}, "cwd": None}
+
+
+def _stop(
+    stop: Mapping[str, Any] | None, base: Mapping[str, str], grace_s: float,
+    is_alive: Callable[[], bool], terminate: Callable[[], None],
 ) -> None:  # fmt: skip
-    """Send SIGTERM, or run the stop command, and wait for the end of the leader."""
+    """Run the stop command, or call *terminate*, and wait for the end of the leader."""
     deadline = time.monotonic() + grace_s
     has_stopped = stop is not None and _run(stop, base, grace_s)
     if not has_stopped and is_alive():
-        for signum in (signal.SIGTERM, signal.SIGCONT):
-            try:
-                os.killpg(leader, signum)
-            except OSError:
-                guard.send(leader, signum)
+        terminate()
     while is_alive() and time.monotonic() < deadline:
         time.sleep(_POLL_S)
 
