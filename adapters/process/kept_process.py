@@ -60,7 +60,7 @@ class KeptProcess(LocalProcess):
         super().__init__(
             None, pid=self._leader.pid, start=self._leader.start, run_id=run.run,
             command=command, pump=OutputPump(_pipe(pipe), _Nowhere()), launcher=launcher,
-            is_hook=False,
+            is_hook="client" in record,  # it leaves daemons of the engine behind
         )  # fmt: skip
         self.memory = Remembered(pipe=self.pipe, ring=ring, record=known)
         if "since" in own:  # an earlier client, which is older than the listener
@@ -89,13 +89,27 @@ class KeptProcess(LocalProcess):
         self._pump.sink = log
         self._adopter.take(self, self._pump)
 
-    async def dismiss(self) -> bool:
-        """Let the guard end it with its hooks, or kill it if the guard is gone."""
-        self._adopter.decide()
+    @property
+    def is_running(self) -> bool:
+        """True if it has not ended."""
+        return procfs.is_same(self._leader)
+
+    def drop(self) -> None:
+        """Have the guard forget it, and do the same."""
+        with suppress(OSError):
+            self._earlier.adopt(self.run_id)
+        self._close()
+
+    def _close(self) -> None:
         fds, self._run.fds = self._run.fds, ()
         self._pump.close()
         for fd in fds[1:]:
             os.close(fd)
+
+    async def dismiss(self) -> bool:
+        """Let the guard end it with its hooks, or kill it if the guard is gone."""
+        self._adopter.decide()
+        self._close()
         self._earlier.end(self.run_id)
         if await self._run.wait_ended():
             return True

@@ -15,9 +15,9 @@ import logging
 import os
 import secrets
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anyio
 import anyio.lowlevel
@@ -244,10 +244,13 @@ class LocalLauncher(NodeLauncher):
         self._take(process, pump, None)
         self.kept.remember_again(process)
 
-    def remember(self, process: LocalProcess, facts: str, ending: Ending) -> None:
-        """Keep *facts* with *process*; see `NodeProcess.remember`. A no-op without a keeper."""
+    def remember(
+        self, process: LocalProcess, facts: str, ending: Ending,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
+        """Keep *facts* with *process*, if it has not ended; see `KeptRuns.remember`."""
         if process in self._live:
-            self.kept.remember(process, facts, ending)
+            self.kept.remember(process, facts, ending, more)
 
     def guard_process(self, proc: Proc) -> None:
         """Have the guard end the group of *proc*, which this launcher did not start."""

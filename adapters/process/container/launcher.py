@@ -280,22 +280,30 @@ class ContainerLauncher(NodeLauncher):
     def remember(self, process: ContainerProcess, facts: str, ending: Ending) -> None:
         """Keep *facts* with the client of *process*; see `NodeProcess.remember`."""
         if process in self._live:
-            self._local.kept.remember(process.client, facts, ending, process.record())
+            self._local.remember(process.client, facts, ending, process.record())
 
     async def adopt(self) -> Sequence[Adopted]:
         """Return the containers that the guard of an earlier proxy has kept; see `NodeLauncher`."""
-        found = []
+        found: dict[str, Adopted] = {}
+        clients: dict[str, KeptProcess] = {}
         for adopted in self._local.kept.adoptable(contained=True):
-            assert isinstance(adopted.process, KeptProcess), "as `adoptable` returns it"
+            client = adopted.process
+            assert isinstance(client, KeptProcess), "as `adoptable` returns it"
             try:
-                process = KeptContainer(adopted.process, self)
+                process = KeptContainer(client, self)
             except (KeyError, TypeError, ValueError, ConfigError):  # a record of another version
                 log.warning("%s: another version of swapchart has started it", adopted.service)
                 if self._tasks is not None:
-                    self._tasks.start_soon(fenced, adopted.process.dismiss)
-            else:
-                found.append(replace(adopted, process=process))
-        return found
+                    self._tasks.start_soon(fenced, client.dismiss)
+                continue
+            if process.id in found:  # two clients: the proxy has died while it attached another
+                other = clients[process.id]
+                (client if other.is_running else other).drop()
+                if other.is_running:
+                    continue
+            found[process.id] = replace(adopted, process=process)
+            clients[process.id] = client
+        return tuple(found.values())
 
     async def remove_kept(self, process: ContainerProcess) -> None:
         """Remove a container of an earlier proxy, which nothing else ends."""

@@ -183,6 +183,11 @@ class ContainerProcess(NodeProcess):
 
     # ---- beyond the end of the proxy
     @property
+    def instance(self) -> str:
+        """Id of the proxy that started it, whatever proxy its client is of."""
+        return self.client.instance
+
+    @property
     def is_remembered(self) -> bool:
         """True if it may outlive the proxy."""
         return self.client.is_remembered
@@ -206,6 +211,7 @@ class ContainerProcess(NodeProcess):
         }  # fmt: skip
         return {
             **init,
+            "instance": self.instance,
             "client": client,
             "container": {
                 "id": self.id, "name": self.name, "value": asdict(self.container),
@@ -239,14 +245,14 @@ class ContainerProcess(NodeProcess):
             ended = await self.client.wait()
             found = await self._outcome(ended)
             if found is None:
-                await self.client.sweep(0)
                 await anyio.sleep(_ATTACH_PAUSE_S)
                 log.warning(
                     "%s: its client of %s ended (%s) while container %s runs; attaching another",
                     self.command.label, self.container.engine.name, ended, self.name,
                 )  # fmt: skip
-                self.client = await self._owner.attach(self)
+                before, self.client = self.client, await self._owner.attach(self)
                 self._owner.remember(self, *self._known)
+                await before.sweep(0)  # the guard has kept the container by it until now
             else:
                 self._exit = found
                 self._ended.set()

@@ -192,11 +192,12 @@ class Keeper:
         for run, kept in list(self._kept.items()):
             try:
                 facts = kept.facts()
-                own = (f"\0SWAPCHART_RUN={run}\0".encode(), int(facts["tag"]), int(facts["pid"]))
+                variable, tag = f"\0SWAPCHART_RUN={run}\0".encode(), int(facts["tag"])
+                leaders = {int(each["pid"]) for each in (facts, facts.get("client", facts))}
             except (ValueError, KeyError, TypeError):
                 self._forget(run)
             else:
-                self._marks.spared.append(own)
+                self._marks.spared += [(variable, tag, leader) for leader in leaders]
         return frozenset(self._kept)
 
     # ---- without a proxy
