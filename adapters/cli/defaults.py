@@ -11,6 +11,8 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 _NAME = "config.yaml"
 #: Exit code of `serve` with a configuration that cannot be used; EX_CONFIG of sysexits.h.
 EXIT_CONFIG = 78
+#: Exit code for an unknown command, option or value, as argparse has it.
+EXIT_USAGE = 2
 #: Exit code of a command that was ended by Ctrl-C; 128 and the number of SIGINT, as in shells.
 EXIT_INTERRUPTED = 130
 
@@ -21,7 +23,12 @@ class NoConfigurationError(Exception):
 
 def proxy_url() -> str:
     """Return the address of the proxy that commands ask: SWAPCHART_URL, or the default."""
-    return os.environ.get("SWAPCHART_URL") or DEFAULT_URL
+    return named_proxy_url() or DEFAULT_URL
+
+
+def named_proxy_url() -> str | None:
+    """Return SWAPCHART_URL, or None if it is not set."""
+    return os.environ.get("SWAPCHART_URL") or None
 
 
 def api_key() -> str | None:

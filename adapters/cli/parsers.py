@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ... import __version__
 from .command_parser import CommandParser
-from .defaults import DEFAULT_URL
+from .defaults import DEFAULT_URL, named_proxy_url
 from .remote import parsers as remote
 from .remote.parsers import add_key, add_url
 
@@ -170,7 +170,10 @@ def _add_config(parser: CommandParser) -> None:
     commands = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     check = commands.add_parser("check", help="print all problems; exit 1 if there is an error")
     check.add_argument("files", nargs="*", type=Path, metavar="FILE")
-    check.add_argument("--url", help="running proxy whose notices of memory are printed too")
+    check.add_argument(
+        "--url", default=named_proxy_url(),
+        help="running proxy whose notices of memory are printed too; default: $SWAPCHART_URL",
+    )  # fmt: skip
     add_key(check)
     _add_serve_options(check.add_argument_group("options of `serve`, which are checked too"))
     check.set_defaults(run="config-check")

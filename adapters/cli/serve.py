@@ -17,6 +17,7 @@ from ..server import listen
 from ..server.options import ServeOptions
 from .defaults import (
     EXIT_CONFIG,
+    EXIT_USAGE,
     NoConfigurationError,
     choose_configuration,
     configuration_sources,
@@ -65,6 +66,9 @@ def _serve(options: argparse.Namespace) -> int:
         passed = passed_socket()
         certificate, address, must_have_keys = check_address(options, config, passed)
         sock = passed or listen.bind(address)
+    except listen.OptionError as error:
+        _fail(str(error))
+        return EXIT_USAGE
     except listen.BindError as error:
         return _fail(str(error))
     # The imports that take longest come now that clients can connect.
@@ -173,4 +177,4 @@ def root_path(options: argparse.Namespace) -> str:
     try:
         return parse_root_path(options.root_path, ROUTES.paths)
     except ValueError as error:
-        raise listen.BindError(f"--root-path: {error}") from error
+        raise listen.OptionError(f"--root-path: {error}") from error

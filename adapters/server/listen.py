@@ -27,15 +27,19 @@ class BindError(Exception):
     """The listening address is not available; the text says which and why."""
 
 
+class OptionError(BindError):
+    """An option has a wrong value, or lacks another one; the text says which."""
+
+
 def parse_address(text: str) -> tuple[str, int]:
     """Split ``host:port``, ``[::1]:port`` or ``:port`` (all interfaces).
 
     Raises:
-        BindError: It has another form.
+        OptionError: It has another form.
     """
     host, mark, port = text.rpartition(":")
     if not mark or not port.isdigit() or int(port) > 65535:
-        raise BindError(f"expected HOST:PORT to listen on, such as 127.0.0.1:8080, got {text!r}")
+        raise OptionError(f"expected HOST:PORT to listen on, such as 127.0.0.1:8080, got {text!r}")
     return host.strip("[]") or "0.0.0.0", int(port)
 
 
@@ -102,7 +106,7 @@ def check_certificate(certificate: Path | None, key: Path | None) -> tuple[Path,
         return None
     if certificate is None or key is None:
         found = "--tls-key-file" if certificate is None else "--tls-cert-file"
-        raise BindError(f"expected --tls-cert-file and --tls-key-file, got {found} only")
+        raise OptionError(f"expected --tls-cert-file and --tls-key-file, got {found} only")
     try:
         for path in (certificate, key):
             path.open("rb").close()  # OpenSSL does not say which file it could not read

@@ -21,6 +21,23 @@ MAX_STATES = 500
 _LONGEST_SCALAR = 1000  # PyYAML takes quadratic time for numbers such as 1:59:59:..
 
 
+def require_text(where: str, text: object) -> None:
+    """Require a text, or its bytes, of at most 4 MiB.
+
+    Args:
+        where: Kind of document, for errors.
+        text: The text.
+
+    Raises:
+        ChartError: It is none, or larger.
+    """
+    if not isinstance(text, (str, bytes)):
+        found = "nothing" if text is None else type(text).__name__
+        raise ChartError(where, f"expected the text of a document, got {found}")
+    if len(text) > MAX_TEXT:
+        raise ChartError(where, f"expected at most {MAX_TEXT >> 20} MiB, found more")
+
+
 def check_text(text: str, loader: Any) -> None:
     """Check the size of *text*, before PyYAML builds anything of it.
 

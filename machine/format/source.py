@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import yaml
 
 from ..errors import ChartError
-from .bounds import MAX_TEXT, check_text
+from .bounds import check_text, require_text
 
 #: Line and column of a part, both from 1.
 Position: TypeAlias = tuple[int, int]
@@ -106,8 +106,7 @@ class Source:
 
     def __init__(self, text: str, file: str = "") -> None:
         self.file = file
-        if len(text) > MAX_TEXT:
-            raise ChartError("chart document", f"expected at most {MAX_TEXT >> 20} MiB, found more")
+        require_text("chart document", text)
         try:
             check_text(text, _Loader)
             loader = _Loader(text)

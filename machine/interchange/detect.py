@@ -8,6 +8,7 @@ from typing import Any
 
 from ..document import Document, walk
 from ..errors import ChartError
+from ..format.bounds import require_text
 from ..format.parse import load_yaml, read
 from .draft import Loss
 from .native_reader import from_native
@@ -40,6 +41,7 @@ def read_any(
     Raises:
         ChartError: It is none of these forms, or not valid; the error does not repeat the text.
     """
+    require_text(file or "chart", text)
     start = text.lstrip("\ufeff \t\r\n")
     if start.startswith("<"):
         return from_scxml(text.lstrip("\ufeff \t\r\n"), lost=lost)

@@ -16,7 +16,7 @@ from xml.etree import ElementTree as ET
 
 from ..document import Document
 from ..errors import ChartError
-from ..format.bounds import MAX_TEXT
+from ..format.bounds import require_text
 from ..format.parse import from_mapping
 from .draft import Loss
 from .foreign_expressions import Language
@@ -66,8 +66,7 @@ def parse_xml(text: str) -> ET.Element:
     Raises:
         ChartError: It is not XML, is too large or too deep, or has a document type declaration.
     """
-    if len(text) > MAX_TEXT:
-        raise ChartError("SCXML", f"expected at most {MAX_TEXT >> 20} MiB, found more")
+    require_text("SCXML", text)
     try:
         root = ET.fromstring(text, parser=ET.XMLParser(target=_SafeBuilder()))
     except ET.ParseError as error:

@@ -13,7 +13,7 @@ from typing import Any
 
 from ..document import Document, as_list
 from ..errors import ChartError
-from ..format.bounds import MAX_TEXT, check_values
+from ..format.bounds import check_values, require_text
 from ..format.parse import from_mapping
 from .draft import Loss
 from .foreign_shapes import check_xstate
@@ -50,8 +50,7 @@ def from_xstate(text: str, *, lost: list[Loss] | None = None) -> Document:
     Raises:
         ChartError: It is no such configuration, or something is lost and *lost* is None.
     """
-    if len(text) > MAX_TEXT:
-        raise ChartError("XState", f"expected at most {MAX_TEXT >> 20} MiB, found more")
+    require_text("XState", text)
     try:
         raw = json.loads(text)
     except (ValueError, RecursionError) as error:

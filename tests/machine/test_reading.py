@@ -8,7 +8,17 @@ from typing import Any
 import pytest
 import yaml
 
-from swapchart.machine import ChartError, Document, from_mapping, lifecycle, read
+from swapchart.machine import (
+    ChartError,
+    Document,
+    from_mapping,
+    from_native,
+    from_scxml,
+    from_xstate,
+    lifecycle,
+    read,
+    read_any,
+)
 
 GOOD: dict[str, Any] = {
     "format": "swapchart.chart/v1",
@@ -50,6 +60,16 @@ GOOD["chart"]["states"]["two"]["states"]["inner"] = {
     "initial": True,
     "transitions": [{"event": "ring", "target": "last"}],
 }
+
+
+@pytest.mark.parametrize("reader", [read, read_any, from_scxml, from_xstate, from_native])
+@pytest.mark.parametrize("value", [None, 3, GOOD])
+def test_reading_no_text_is_an_error_of_the_document(reader: Any, value: Any) -> None:
+    """Such as the result of a look-up that found nothing; the kind found is named."""
+    kind = "nothing" if value is None else type(value).__name__
+
+    with pytest.raises(ChartError, match=f"expected the text of a document, got {kind}"):
+        reader(value)
 
 
 def with_(path: str, value: Any) -> dict[str, Any]:

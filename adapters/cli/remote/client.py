@@ -56,7 +56,9 @@ class Proxy:
     """
 
     def __init__(self, url: str, key: str | None = None) -> None:
-        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
+        whole = url if "://" in url else f"http://{url}"
+        bare = whole.rstrip("/")
+        self.url = whole if bare.endswith(":") else bare  # without a host as it was given
         self._key = key
 
     def get(self, path: str, field: str, **params: str) -> dict[str, Any]:

@@ -224,26 +224,70 @@ def test_serve_with_tls_speaks_https_only(tmp_path: Path, server: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("given", "said", "code"),
     [
-        (("both",), "expected --tls-cert-file and --tls-key-file, got --tls-cert-file only"),
-        (("both", "missing"), "No such file or directory"),
-        (("both", "noise"), "are not a certificate and its key"),
-        (("noise", "both"), "are not a certificate and its key"),
+        (("both",), "expected --tls-cert-file and --tls-key-file, got --tls-cert-file only", 2),
+        (("both", "missing"), "No such file or directory", 1),
+        (("both", "noise"), "are not a certificate and its key", 1),
+        (("noise", "both"), "are not a certificate and its key", 1),
     ],
 )
 def test_serve_with_bad_tls_files_reports_them(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: tuple[str, ...], said: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], given: tuple[str, ...], said: str, code: int
 ) -> None:
-    """Before anything starts it is said which file is missing, or wrong."""
+    """Before anything starts it is said which file is missing, or wrong; half a pair is usage."""
     (tmp_path / "both").write_text(PEM)
     (tmp_path / "noise").write_text("-----BEGIN NOISE-----")
     config = tmp_path / "config.yaml"
     config.write_text("models: {}")
 
-    code = main(["serve", "--config", str(config), *flags(*(tmp_path / name for name in given))])
+    found = main(["serve", "--config", str(config), *flags(*(tmp_path / name for name in given))])
 
-    assert (code, said in capsys.readouterr().err) == (1, True)
+    assert (found, said in capsys.readouterr().err) == (code, True)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [("--listen", "8080", "expected HOST:PORT"), ("--root-path", "/v1", "--root-path")],
+)
+def test_serve_with_a_bad_option_is_a_usage_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], option: str, value: str, said: str
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text("models: {}")
+
+    assert main(["serve", "--config", str(config), option, value]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_demo_with_a_bad_address_is_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--listen", "8080"]) == 2
+    assert "expected HOST:PORT" in capsys.readouterr().err
+
+
+def test_config_check_asks_the_proxy_that_the_environment_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An option overrides the variable; without both no proxy is asked."""
+    path = tmp_path / "config.yaml"
+    path.write_text("models: {a: {cmd: '/bin/true ${PORT}'}}\n")
+    monkeypatch.setenv("SWAPCHART_URL", "http://127.0.0.1:1")
+
+    assert main(["config", "check", str(path)]) == 0
+    assert "no response from http://127.0.0.1:1: " in capsys.readouterr().out
+    assert main(["config", "check", str(path), "--url", "http://127.0.0.1:2"]) == 0
+    assert "no response from http://127.0.0.1:2: " in capsys.readouterr().out
+    monkeypatch.delenv("SWAPCHART_URL")
+    assert main(["config", "check", str(path)]) == 0
+    assert capsys.readouterr().out == f"{path}: ok\n"
+
+
+@pytest.mark.parametrize("url", ["http://", "http:///", "https://"])
+def test_url_without_a_host_is_named_as_it_was_given(
+    capsys: pytest.CaptureFixture[str], url: str
+) -> None:
+    assert main(["status", "--url", url]) == 1
+    assert f"no response from {url}: expected an address" in capsys.readouterr().err
 
 
 def test_no_arguments_print_the_help_as_a_usage_error(capsys: pytest.CaptureFixture[str]) -> None:
