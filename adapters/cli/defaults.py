@@ -11,8 +11,6 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 _NAME = "config.yaml"
 #: Exit code of `serve` with a configuration that cannot be used; EX_CONFIG of sysexits.h.
 EXIT_CONFIG = 78
-#: Exit code for an unknown command, option or value, as argparse has it.
-EXIT_USAGE = 2
 #: Exit code of a command that was ended by Ctrl-C; 128 and the number of SIGINT, as in shells.
 EXIT_INTERRUPTED = 130
 

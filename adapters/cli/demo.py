@@ -15,7 +15,6 @@ from ..app.standard_streams import never_waiting
 from ..config import load_config
 from ..server import listen
 from ..server.options import ServeOptions
-from .defaults import EXIT_USAGE
 from .output import _fail, _log_to_stderr
 
 
@@ -27,11 +26,8 @@ def demo(options: argparse.Namespace) -> int:
     _log_to_stderr("warn")
     try:
         sock = listen.bind(options.listen)
-    except listen.OptionError as error:
-        _fail(str(error))
-        return EXIT_USAGE
     except listen.BindError as error:
-        return _fail(f"{error}\nuse --listen 127.0.0.1:0 for a free port")
+        return _fail(f"{error}\nuse --listen 127.0.0.1:0 for a free port", error.exit_code)
     with tempfile.TemporaryDirectory(prefix="swapchart-demo-") as folder:
         path = Path(folder) / "config.yaml"
         path.write_text(_demo_config(folder, options.load_seconds))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, code: int = 1) -> int:
     print(f"swapchart: {message}", file=sys.stderr)
-    return 1
+    return code
 
 
 def _log_to_stderr(level: str, *, is_json: bool = False) -> None:

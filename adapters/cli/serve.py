@@ -17,7 +17,6 @@ from ..server import listen
 from ..server.options import ServeOptions
 from .defaults import (
     EXIT_CONFIG,
-    EXIT_USAGE,
     NoConfigurationError,
     choose_configuration,
     configuration_sources,
@@ -66,11 +65,8 @@ def _serve(options: argparse.Namespace) -> int:
         passed = passed_socket()
         certificate, address, must_have_keys = check_address(options, config, passed)
         sock = passed or listen.bind(address)
-    except listen.OptionError as error:
-        _fail(str(error))
-        return EXIT_USAGE
     except listen.BindError as error:
-        return _fail(str(error))
+        return _fail(str(error), error.exit_code)
     # The imports that take longest come now that clients can connect.
     from ..app.application import Application, open_state
     from ..app.shutdown_timeout import stop_limit_s

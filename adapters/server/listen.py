@@ -24,11 +24,19 @@ _READER_LIMIT_MS = 60_000  # the kernel aborts a connection that acknowledges no
 
 
 class BindError(Exception):
-    """The listening address is not available; the text says which and why."""
+    """The listening address is not available; the text says which and why.
+
+    Attributes:
+        exit_code: Exit code of a command that cannot go on.
+    """
+
+    exit_code = 1
 
 
 class OptionError(BindError):
     """An option has a wrong value, or lacks another one; the text says which."""
+
+    exit_code = 2  # as argparse has it
 
 
 def parse_address(text: str) -> tuple[str, int]:

@@ -31,7 +31,7 @@ class Exit:
     """How a process ended.
 
     Attributes:
-        code: Exit code, 0 to 255; None if a signal ended it.
+        code: Exit code, 0 to 255; None if a signal ended it, or if it is not known.
         signal: Number of the signal that ended it, or None.
         certain: False if its node was lost and the process may still hold its resources.
         out_of_memory: The kernel's out-of-memory killer killed this or another process meanwhile.
@@ -78,6 +78,8 @@ class Exit:
             why = " by the kernel, out of memory" if self.out_of_memory else ""
             return f"killed by signal {self.signal}{why}"
         why = "; the kernel killed a process, out of memory" if self.out_of_memory else ""
+        if self.code is None:
+            return f"exit code unknown: another process reaped it{why}"
         return f"exit code {self.code}{why}"
 
 

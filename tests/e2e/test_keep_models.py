@@ -97,6 +97,43 @@ def test_sigterm_finishes_requests_in_flight_and_refuses_others(
     assert start(models).running()["a"]["configuration"][-1] == "ready"
 
 
+def test_nothing_is_in_flight_after_a_sigkill(start: Start) -> None:
+    """The connections have ended with the proxy on both sides, so the model can be evicted."""
+    models = {"a": demo_model("a", rate=20), "b": demo_model("b")}
+    first = start(models)
+    with first.open_stream("a"):
+        first.wait_busy("a", in_flight=1)
+        pid = pid_of(first)
+        ended(first, signal.SIGKILL)
+    wait_until(lambda: not _clients(pid), LONG_S, what=lambda: f"none of {_clients(pid)}")
+    second = start(models)
+    second.wait_state("a", "ready")
+
+    assert pid_of(second) == pid
+    second.wait_busy("a", in_flight=0)
+    assert second.chat("b").status == 200
+    assert not is_alive(pid)
+
+
+def test_end_of_an_adopted_model_is_said_without_an_exit_code(start: Start) -> None:
+    """Only the parent of a process gets its exit code: in status, history and log."""
+    models = {"a": demo_model("a")}
+    first = start(models)
+    assert first.chat("a").status == 200
+    ended(first)
+    second = start(models)
+    second.wait_state("a", "ready")
+    psutil.Process(pid_of(second)).kill()
+    second.wait_said("exit code unknown: another process reaped it")
+
+    (row,) = (
+        row for row in second.get("/api/models/a/history")["data"] if row["event"] == "proc_exited"
+    )
+    assert (row["exit_code"], row["exit_signal"]) == (None, None)
+    assert row["cause"] == "exit code unknown: another process reaped it"
+    assert "exit code None" not in second.output()
+
+
 def test_model_that_is_being_started_ends_with_the_proxy(start: Start, journal: Journal) -> None:
     """It has no state that another proxy could go on with."""
     models = {"a": journal.model("a", "--never-healthy")}
@@ -363,6 +400,12 @@ def test_twenty_models_are_adopted_within_a_second(
 
     assert {name: pid_of(second, name) for name in names} == pids
     assert took_s < 1.0 * max(psutil.getloadavg()[0], 1.0)
+
+
+def _clients(pid: int) -> list[object]:
+    """Return the open connections of the server *pid*."""
+    found = psutil.Process(pid).net_connections("tcp")
+    return [each for each in found if each.status == psutil.CONN_ESTABLISHED]
 
 
 def _has_nothing_left(proxy: SwapchartProcess) -> bool:

@@ -75,6 +75,7 @@ def test_command_at_an_endpoint_has_its_placeholders_filled() -> None:
         (Exit(reason="node-lost", certain=False), "its node was lost; the process may still run"),
         (Exit(reason="agent-lost"), "its agent was lost"),
         (Exit(reason="evicted", signal=9), "evicted by the engine"),
+        (Exit(), "exit code unknown: another process reaped it"),
     ],
 )
 def test_exit_says_what_the_launcher_lost(ended: Exit, words: str) -> None:

@@ -141,9 +141,10 @@ def launch_error(engine: str, image: str, output: str, code: int | None) -> Laun
         output: What the command printed.
         code: Its exit code; None means a signal or a time limit.
     """
-    why = reason(output) or f"it ended with exit code {code}"
     if code is None:
-        return EngineError(f"{engine} did not respond in time: {why}")
+        why = reason(output)
+        return EngineError(f"{engine} did not respond in time{': ' if why else ''}{why}")
+    why = reason(output) or f"it ended with exit code {code}"
     if _NO_DAEMON.search(output):
         return EngineError(f"{engine} does not respond: {why}")
     if _NO_IMAGE.search(output):

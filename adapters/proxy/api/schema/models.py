@@ -33,7 +33,7 @@ class LoadStatus(Part, kw_only=True):
     Attributes:
         args: Command line of the server, in ``/models`` and for keys with the scope ``admin``.
         failed: The last run of the server failed.
-        exit_code: Exit code of that run; null if it was killed by a signal.
+        exit_code: Exit code of that run; null if it was killed by a signal, or is not known.
     """
 
     value: str
@@ -271,7 +271,7 @@ class TransitionRow(Part, kw_only=True):
         at: Wall clock; seconds since 1970.
         configuration: Active states afterwards, outermost first, separated by dots.
         seconds: How long the source state lasted, in seconds.
-        exit_code: Exit code of the server, if its end caused the transition.
+        exit_code: Exit code of the server, if its end caused the transition and it is known.
         exit_signal: Signal that ended the server, likewise.
         request_id: X-Request-ID of the request that the transition was for; empty for none.
         node: Node of the server; empty if there was none, or it is not known.
