@@ -21,6 +21,7 @@ from ..proxy.models.definitions import (
 )
 from ..proxy.options import ApiKey, ProxyOptions
 
+_CONNECT_TO_NODE_S = 10  # unless it is configured; Linux tries again after 1, 3 and 7 s
 _UI = Path(__file__).parent.parent / "proxy" / "ui"
 
 
@@ -53,7 +54,7 @@ def _definition(model: ModelConfig, priority: int) -> ModelDefinition:
         filters=_filters(model.filters),
         is_unlisted=model.unlisted,
         priority=priority,
-        limits=_limits(model.timeouts, model.liveness),
+        limits=_limits(model.timeouts, model.liveness, is_elsewhere=model.nodes is not None),
         sends_loading_state=model.send_loading_state,
         ignores_websockets=model.ignore_websockets,
         passes_keys=model.pass_keys,
@@ -74,9 +75,13 @@ def _filters(given: Filters) -> BodyFilters:
     )
 
 
-def _limits(given: Timeouts, liveness: Liveness | None = None) -> UpstreamTimeouts:
+def _limits(
+    given: Timeouts, liveness: Liveness | None = None, *, is_elsewhere: bool = False
+) -> UpstreamTimeouts:
+    is_given = "connect" in given.model_fields_set
+    connect_s = _CONNECT_TO_NODE_S if is_elsewhere and not is_given else given.connect
     return UpstreamTimeouts(
-        connect_s=given.connect or None,
+        connect_s=connect_s if connect_s > 0 else None,
         header_s=given.response_header or None,
         first_byte_s=None if liveness is None else liveness.first_byte or None,
         stall_s=None if liveness is None else liveness.stalled or None,

@@ -14,9 +14,6 @@ from ...runtime import Supervisor, Transition
 from ..http1.client.pool import ConnectionPool
 from .models.definitions import ModelDefinition, PeerDefinition, UpstreamTimeouts
 
-_CONNECT_S = 30.0  # unless it is configured
-_CONNECT_TO_NODE_S = 5.0  # the same: a node that is cut off refuses nothing
-
 #: Events after which a model that is being stopped no longer waits for its requests in flight.
 _ABORTING_EVENTS = frozenset({"drain_expired", "unhealthy", "kill"})
 
@@ -27,7 +24,6 @@ class Upstream:
     Args:
         endpoint: Base URL, such as ``http://127.0.0.1:5800/base``.
         limits: Timeouts of its requests.
-        connect_s: Time limit of connecting in seconds, unless *limits* has one.
 
     Attributes:
         endpoint: See above.
@@ -42,9 +38,7 @@ class Upstream:
 
     __slots__ = ("endpoint", "header_timeout_s", "host", "limits", "pool", "prefix", "stall_s")
 
-    def __init__(
-        self, endpoint: str, limits: UpstreamTimeouts, connect_s: float = _CONNECT_S
-    ) -> None:
+    def __init__(self, endpoint: str, limits: UpstreamTimeouts) -> None:
         url = urlsplit(endpoint)
         host, port = url.hostname or "127.0.0.1", url.port or (443 if url.scheme == "https" else 80)
         context = ssl.create_default_context() if url.scheme == "https" else None
@@ -53,9 +47,7 @@ class Upstream:
         self.prefix = url.path.rstrip("/").encode()
         begins_s = [s for s in (limits.header_s, limits.first_byte_s) if s is not None]
         self.header_timeout_s, self.stall_s = min(begins_s, default=None), limits.stall_s
-        self.pool = ConnectionPool(
-            host, port, ssl=context, connect_timeout_s=limits.connect_s or connect_s
-        )
+        self.pool = ConnectionPool(host, port, ssl=context, connect_timeout_s=limits.connect_s)
 
 
 class UpstreamRegistry:
@@ -94,17 +86,13 @@ class UpstreamRegistry:
 
     def of_model(self, definition: ModelDefinition) -> Upstream:
         """Return the upstream of a local model; *definition* may be an earlier one."""
-        lifecycle = self._supervisor[definition.id]
-        endpoint = lifecycle.endpoint
+        endpoint = self._supervisor[definition.id].endpoint
         upstream = self._of_models.get(definition.id)
         if upstream is None or upstream.endpoint != endpoint:
             if upstream is not None:
                 self._retire(definition.id, upstream)
             limits = self._models.get(definition.id, definition).limits
-            is_here = endpoint == lifecycle.spec.endpoint
-            upstream = self._of_models[definition.id] = Upstream(
-                endpoint, limits, _CONNECT_S if is_here else _CONNECT_TO_NODE_S
-            )
+            upstream = self._of_models[definition.id] = Upstream(endpoint, limits)
         return upstream
 
     def of_peer(self, definition: PeerDefinition) -> Upstream:
@@ -120,17 +108,25 @@ class UpstreamRegistry:
         self._retired[name] = [*kept, upstream]
 
     def _on_transition(self, record: Transition) -> None:
-        """Abort the requests of a model whose shutdown no longer waits for them.
+        """Abort the requests of a model whose shutdown no longer waits for them, or that was lost.
 
         A model server with a request in flight may ignore SIGTERM and save no slot: without this,
-        the stop hooks and the grace period after the drain would time out too.
+        the stop hooks and the grace period after the drain would time out too. From a node that was
+        lost comes no packet that would end them.
         """
         if record.event in _ABORTING_EVENTS and "stopping" in record.configuration:
-            upstreams = self._retired.pop(record.service, [])
-            if record.service in self._of_models:
-                upstreams.append(self._of_models[record.service])
-            for upstream in upstreams:
-                upstream.pool.abort_connections(f"the model is being stopped: {record.cause}")
+            self._abort(record.service, f"the model is being stopped: {record.cause}")
+        elif record.event == "proc_exited":
+            ended = self._supervisor[record.service].last_exit
+            if ended is not None and ended.is_lost:
+                self._abort(record.service, f"the model was lost: {record.cause}")
+
+    def _abort(self, name: str, why: str) -> None:
+        upstreams = self._retired.pop(name, [])
+        if name in self._of_models:
+            upstreams.append(self._of_models[name])
+        for upstream in upstreams:
+            upstream.pool.abort_connections(why)
 
     async def aclose(self) -> None:
         """Close all connections."""

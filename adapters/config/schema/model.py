@@ -60,7 +60,10 @@ class Timeouts(Section):
     """Connection timeouts; seconds, 0 or less disables one."""
 
     connect: int = 30
-    """Seconds to connect, TLS included; 0 is unlimited. Example: `connect: 5`"""
+    """Seconds to connect, TLS included; 0 is unlimited. The default for a model with `nodes` is 10.
+
+    Example: `connect: 5`
+    """
     keepalive: int = 30
     """Accepted for llama-swap, without effect. Example: `keepalive: 60`"""
     response_header: int = 0

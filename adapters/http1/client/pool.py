@@ -66,7 +66,7 @@ class ConnectionPool:
         port: int,
         *,
         ssl: tls.SSLContext | None = None,
-        connect_timeout_s: float = 30.0,
+        connect_timeout_s: float | None = 30.0,
         idle_timeout_s: float = 4.0,
         max_connections: int | None = None,
         max_header_bytes: int = 65536,
@@ -77,7 +77,8 @@ class ConnectionPool:
             host: Name or address of the upstream.
             port: TCP port of the upstream.
             ssl: TLS context, which also says how *host* is verified; None means plain TCP.
-            connect_timeout_s: Longest time to connect, TLS handshake included.
+            connect_timeout_s: Longest time to connect, TLS handshake included; None means
+                unlimited.
             idle_timeout_s: How long an idle connection is kept; less than the keep-alive timeout of
                 the upstream (llama-server closes after 4.9 s).
             max_connections: Maximum number of connections; further requests wait. None means
@@ -98,6 +99,7 @@ class ConnectionPool:
         self._open_count = 0  # connections open or being opened, and not closing
         self._waiters: deque[asyncio.Future[Connection | None]] = deque()
         self._connected: set[Connection] = set()  # until their socket is closed
+        self._connecting: dict[asyncio.Timeout, str] = {}  # why each is to be given up, or empty
         self._all_closed: asyncio.Event | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
@@ -138,7 +140,7 @@ class ConnectionPool:
         Raises:
             UpstreamUnreachable: No connection was made.
             UpstreamTimeout: Connecting or the response took too long.
-            UpstreamBroken: The connection or the response was unusable.
+            UpstreamBroken: The connection or the response was unusable, or was aborted.
             ValueError: The method, target or a header contains a line break or the like.
         """
         head, length = _serialize_head(method, target, headers, body)
@@ -189,9 +191,13 @@ class ConnectionPool:
             await self._all_closed.wait()
 
     def abort_connections(self, why: str) -> None:
-        """Close every connection, including those in use; exchanges fail for reason *why*."""
+        """Close every connection, also those in use or being opened; exchanges fail for *why*."""
         for conn in list(self._connected):
             conn.abort(why)
+        for limit in self._connecting:
+            if not limit.expired():
+                self._connecting[limit] = why
+                limit.reschedule(asyncio.get_running_loop().time())
 
     # -- connections --------------------------------------------------------------------------
 
@@ -256,20 +262,27 @@ class ConnectionPool:
         loop = asyncio.get_running_loop()
         conn = Connection(self, loop)
         host, port = self._address
+        limit = asyncio.timeout(self._connect_timeout_s)
         try:
             self._refuse_if_closed()
-            async with asyncio.timeout(self._connect_timeout_s):
+            async with limit:
+                self._connecting[limit] = ""
                 await loop.create_connection(lambda: conn, host, port, ssl=self._ssl)
             self._refuse_if_closed()
         except BaseException as exc:
             conn.discard()
             self.note_closed(conn)  # uvloop does not always report a failed connection as lost
             if isinstance(exc, TimeoutError):
+                if why := self._connecting[limit]:
+                    text = f"{self.name}: {why}"
+                    raise UpstreamBroken("connect", text, is_unsent=True, is_local=True) from exc
                 text = f"no connection to {self.name} in {self._connect_timeout_s} s"
                 raise UpstreamTimeout("connect", text) from exc
             if isinstance(exc, OSError | UnicodeError):
                 raise UpstreamUnreachable("connect", f"{self.name}: {exc}") from exc
             raise
+        finally:
+            self._connecting.pop(limit, None)
         return conn
 
     def _refuse_if_closed(self) -> None:
