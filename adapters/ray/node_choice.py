@@ -65,7 +65,7 @@ def candidates(
         PlacementError: No node can have room, or none of those that could may be used.
         EngineError: No node of the cluster is up.
     """
-    known = [state for state in nodes if not state.is_gone]
+    known = _latest(nodes)
     if command.node:
         known = [state for state in known if state.name == command.node]
         if not any(state.is_up for state in known):
@@ -80,10 +80,20 @@ def candidates(
         raise PlacementError(f"no node can run it: {why}", is_infeasible=True)
     usable = [state for state in able if state.is_up and state.name not in command.placement.avoid]
     if not usable:
-        names = ", ".join(sorted(state.name for state in able))
+        names = ", ".join(sorted({state.name for state in able}))
         raise PlacementError(f"the nodes that can run it do not respond: {names}")
     order = {name: index for index, name in enumerate(command.placement.nodes)}
     return sorted(usable, key=lambda s: (order.get(s.name, 0), running.count(s.id), s.name))
+
+
+def _latest(nodes: Iterable[NodeState]) -> list[NodeState]:
+    """Return *nodes* without earlier lives of those that have joined anew.
+
+    A node that has left the cluster may come back.
+    """
+    found = tuple(nodes)
+    present = {state.name for state in found if not state.is_gone}
+    return [state for state in found if not (state.is_gone and state.name in present)]
 
 
 def _is_able(command: Command, state: NodeState, reasons: dict[str, str]) -> bool:

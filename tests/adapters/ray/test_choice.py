@@ -48,6 +48,19 @@ def test_candidates_without_nodes_and_with_nodes_that_are_down() -> None:
     assert not caught.value.is_infeasible
 
 
+def test_candidates_node_that_left_may_come_back_and_counts_once_it_has() -> None:
+    gone, other = node("a", is_up=False, VRAM_0=24), node("b")
+    gone.is_gone = True
+    wanted = command(resources=Resources(memory={"GPU0": 20 * GIB}))
+    with pytest.raises(PlacementError, match=r"do not respond: a$") as caught:
+        candidates(wanted, [gone, other], [])
+    assert not caught.value.is_infeasible
+
+    with pytest.raises(PlacementError) as caught:  # it is back with less
+        candidates(wanted, [gone, node("a", VRAM_0=12), other], [])
+    assert caught.value.is_infeasible
+
+
 @given(st.dictionaries(st.sampled_from(["GPU0", "GPU1", "RAM"]), st.integers(1, 100 << 30)))
 def test_reservation_is_never_less_than_the_need(memory: dict[str, int]) -> None:
     needs = needs_of(Resources(memory=memory))
