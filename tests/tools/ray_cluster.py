@@ -29,7 +29,7 @@ TUNED = {
     "RAY_health_check_timeout_ms": "2000",
     "RAY_health_check_failure_threshold": "3",
 }
-_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DISABLE_IMPORT_WARNING": "1"}
 
 
 class RayCluster:
@@ -45,12 +45,13 @@ class RayCluster:
     """
 
     def __init__(self, resources: dict[str, float] | None = None, port: int = 0) -> None:
+        Path("/tmp/ray").mkdir(exist_ok=True)  # Ray writes the address of each head there
         # Sockets of Ray lie below, and their paths may have 107 characters.
         self._folder = tempfile.mkdtemp(prefix="ray-", dir="/tmp")
         self._helper = subprocess.Popen(
             (sys.executable, "-m", "tools.ray_cluster"),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=_TOOLS,
-            env={**os.environ, **_QUIET, **TUNED}, start_new_session=True,
+            env={**os.environ, **QUIET, **TUNED}, start_new_session=True,
         )  # fmt: skip
         self.nodes: dict[str, dict[str, list[int]]] = {}
         self._count = 0
