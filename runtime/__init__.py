@@ -85,6 +85,7 @@ if TYPE_CHECKING:
         ProcessHandle,
         Resources,
     )
+    from .request_wait import RequestWait, Swap, SwapCause
     from .scheduler import Scheduler
     from .scheduling import EvictionPolicy, QueueLimits, one_at_a_time
     from .spec import Hook, Liveness, ServiceSpec, Timings
@@ -154,6 +155,7 @@ __all__ = [
     "QueueLimits",
     "Replacement",
     "RequestError",
+    "RequestWait",
     "Resources",
     "RunAction",
     "Scheduler",
@@ -164,6 +166,8 @@ __all__ = [
     "StepListener",
     "Store",
     "Supervisor",
+    "Swap",
+    "SwapCause",
     "SwapchartError",
     "TimerPolicy",
     "Timings",
@@ -203,6 +207,7 @@ _MODULES = {
         "LogSink Node NodeChanged NodeDevice NodeDown NodeLauncher NodeProcess NodeUp "
         "Placement Probe ProcessHandle Resources"
     ),
+    "request_wait": "RequestWait Swap SwapCause",
     "scheduler": "Scheduler",
     "scheduling": "EvictionPolicy QueueLimits one_at_a_time",
     "spec": "Hook Liveness ServiceSpec Timings",

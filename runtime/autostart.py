@@ -6,6 +6,7 @@ import logging
 
 from .errors import RequestError
 from .host import ServiceHost
+from .request_wait import RequestWait
 from .scheduler import Scheduler
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,7 @@ async def autostart(supervisor: ServiceHost, name: str, now: float) -> None:
         log.warning("%s does not start at the beginning: %s", name, why)
         return
     try:
-        await supervisor.acquire(name)
+        await supervisor.acquire(name, wait=RequestWait(cause="autostart"))
     except RequestError as error:
         log.warning("%s failed to start at the beginning: %s", name, error)
     else:

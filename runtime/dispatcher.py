@@ -17,10 +17,12 @@ import anyio.lowlevel
 from .errors import RequestError
 from .lifecycle import Lifecycle
 from .phase import ending_of, phase_of
+from .request_wait import RequestWait
 from .retirement import with_addresses
 from .scheduler import Scheduler
 from .scheduling import Decision, Evict, EvictionPolicy, Grant, QueuedRequest, Refuse
 from .service_table import ServiceTable
+from .swaps import SwapLedger
 from .timers import TimerService
 from .waiter import PendingRequest
 
@@ -32,6 +34,7 @@ class Dispatcher:
         scheduler: Decides on requests and evictions.
         services: The services of the supervisor.
         timers: Wakes the scheduler when a queued request times out or becomes overdue.
+        swaps: Learns which services are part of which swap.
 
     Attributes:
         policy: Eviction policy of the configuration; in force from the next `batch` on.
@@ -39,10 +42,13 @@ class Dispatcher:
             request begins to wait; None without a meter.
     """
 
-    def __init__(self, scheduler: Scheduler, services: ServiceTable, timers: TimerService) -> None:
+    def __init__(
+        self, scheduler: Scheduler, services: ServiceTable, timers: TimerService, swaps: SwapLedger
+    ) -> None:
         self.policy: EvictionPolicy = scheduler.policy
         self.on_memory_change: Callable[[], None] | None = None
         self._scheduler, self._services, self._timers = scheduler, services, timers
+        self._swaps = swaps
         self._tick = timers.timer(self.review)
         self._decisions: deque[Decision] = deque()
         self._is_deciding = False
@@ -51,9 +57,12 @@ class Dispatcher:
 
     # ---- requests
     async def acquire(
-        self, name: str, priority: int, client: str, *, may_start: bool = True
-    ) -> None:
+        self, name: str, priority: int, client: str, *, may_start: bool = True,
+        wait: RequestWait | None = None,
+    ) -> None:  # fmt: skip
         """Queue a request for *name* and wait until it is admitted; pair with `finished`.
+
+        *wait* is filled in meanwhile.
 
         Raises:
             RequestError: The request was refused; an `UnknownServiceError` if there is no such
@@ -65,11 +74,13 @@ class Dispatcher:
         services.check_open()
         if name in services.retiring:
             raise services.removed(name)
-        waiter = PendingRequest()
+        waiter, now = PendingRequest(), self._timers.now()
+        wait = wait or RequestWait()
+        wait.queued_at, wait.resident = now, tuple(sorted(self._scheduler.running()))
         request, decisions = self._scheduler.submit(
-            name, waiter, self._timers.now(), priority=priority, client=client,
-            may_start=may_start,
-        )  # fmt: skip
+            name, waiter, now, priority=priority, client=client, may_start=may_start, wait=wait
+        )
+        self._join_swap(request, now)
         self._requests[waiter] = request
         self._decide(decisions)
         self._rearm()
@@ -85,7 +96,18 @@ class Dispatcher:
                 self.finished(name)
             raise
         finally:
+            wait.note_end(self._timers.now(), lifecycle.hooks_s)
             del self._requests[waiter]
+
+    def _join_swap(self, request: QueuedRequest, now: float) -> None:
+        """Let *request* wait for the swap that earlier requests for its service wait for."""
+        if not request.is_queued:
+            return
+        for other in self._scheduler.queue:
+            if other.service == request.service and other.wait.swap is not None:
+                if other is not request:
+                    request.wait.join(other.wait, now)
+                return
 
     def _withdraw(self, request: QueuedRequest, lifecycle: Lifecycle) -> None:
         if request.is_queued:
@@ -210,18 +232,39 @@ class Dispatcher:
         finally:
             self._is_deciding = False
 
+    def _note_eviction(self, lifecycle: Lifecycle, target: str) -> None:
+        """Make the eviction of a service part of the swap to *target*."""
+        name, now, swaps = lifecycle.spec.name, self._timers.now(), self._swaps
+        waits = [each.wait for each in self._scheduler.queue if each.service == target]
+        swap = next((wait.swap for wait in waits if wait.swap is not None), swaps.of(target))
+        if swap is None:
+            first = waits[0] if waits else RequestWait(cause="rule")
+            swap = swaps.begin(first.cause, first.request_id)
+        for wait in waits:
+            wait.swap = swap
+            wait.note_eviction(now, name)
+        if swaps.of(name) is None or "stopping" not in lifecycle.configuration:
+            swaps.join(name, swap)
+
     def _apply(self, decision: Decision) -> None:
         lifecycles = self._services.lifecycles
         match decision:
             case Grant(request=request):
                 request.was_granted = True
-                lifecycle = lifecycles[request.service]
-                lifecycle.request(request.waiter)
-                if request.waiter.admitted is False:
+                lifecycle, wait = lifecycles[request.service], request.wait
+                wait.note_grant(self._timers.now(), lifecycle.hooks_s)
+                with self._swaps.started_for(wait):
+                    lifecycle.request(request.waiter)
+                if request.waiter.admitted is None:
+                    wait.swap = self._swaps.of(request.service) or wait.swap
+                elif request.waiter.admitted is False:
                     self.on_change(lifecycle)  # not started, unlike the scheduler expects
             case Evict(service=service, target=target):
                 lifecycle = lifecycles[service]
+                self._note_eviction(lifecycle, target)
                 lifecycle.evict(f"evicted for {target}")
+                if lifecycle.is_at_rest:
+                    self._swaps.leave(service)
                 self.on_change(lifecycle)  # it may have given way without a transition
             case Refuse(request=request, error=error):
                 request.waiter.refuse(error or lifecycles[request.service].refusal_now())

@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from .lifecycle import Lifecycle
+from .request_wait import RequestWait
 from .scheduler import Scheduler
 
 
@@ -33,7 +34,9 @@ class ServiceHost(Protocol):
         """
         ...
 
-    async def acquire(self, name: str, *, priority: int = 0, client: str = "") -> None:
+    async def acquire(
+        self, name: str, *, priority: int = 0, client: str = "", wait: RequestWait | None = None
+    ) -> None:
         """Wait until *name* is ready and hold it; pair with `release`."""
         ...
 

@@ -6,6 +6,7 @@ import logging
 
 from .errors import RequestError
 from .host import ServiceHost
+from .request_wait import RequestWait
 from .timers import TimerService
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,7 @@ class IdleLoader:
 
     async def _load(self, service: str) -> None:
         try:
-            await self._supervisor.acquire(service)
+            await self._supervisor.acquire(service, wait=RequestWait(cause="idle_load"))
         except (RequestError, KeyError) as error:
             if str(error) != self._last_error:  # logged once, not at each attempt
                 log.warning("%s could not be loaded after idle time: %s", service, error)

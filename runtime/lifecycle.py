@@ -167,18 +167,21 @@ class Lifecycle(LifecycleState):
         return True
 
     def evict(self, cause: str) -> None:
-        """Stop for the sake of another service; a failed service does not restart by itself.
+        """Stop for the sake of others; a failed service does not restart by itself.
 
         Its backoff or cooldown goes on: evictions must not make a broken service start more often.
+        Unless it is part of a swap to another service, it leaves its memory to other programs.
         """
         is_going = self.is_quiet or "stopping" in self.configuration
-        if not (is_going and self.tell("give_way", cause)):
-            self._driver.post("stop", cause=cause)
+        with self._service.runtime.swaps.caused_by("memory"):
+            if not (is_going and self.tell("give_way", cause)):
+                self._driver.post("stop", cause=cause)
 
     def retire(self, error: RequestError, cause: str) -> None:
         """Shut down for good; waiting and later requests are refused with *error*."""
         self._driver.requests.shutdown_error = error
-        self._driver.post("shutdown", cause=cause)
+        with self._service.runtime.swaps.caused_by("reload"):
+            self._driver.post("shutdown", cause=cause)
 
     def end_within(self, limit_s: float | None) -> None:
         """Limit the drain, since the supervisor kills after *limit_s* seconds; None removes that.
@@ -245,4 +248,5 @@ class Lifecycle(LifecycleState):
         """
         require_kind("spec", spec, ServiceSpec, "a ServiceSpec")
         require_text("cause", cause)
-        return self._driver.update_spec(spec, cause)
+        with self._service.runtime.swaps.caused_by("reload"):
+            return self._driver.update_spec(spec, cause)

@@ -266,6 +266,7 @@ class LifecycleDriver:
         results = tuple(service.hook_results)
         # The list stays: a hook that this transition cancels adds its result once it has ended.
         service.hook_results.clear()
+        service.hooks_s += sum(result.seconds for result in results)
         record = Transition(
             service=service.spec.name, at=now, event=post.event, cause=post.cause or service.cause,
             source=source, target=after[-1], configuration=after, seconds=now - service.since,
@@ -273,6 +274,7 @@ class LifecycleDriver:
             pid=service.process.pid or None if service.process else None,
             exit=service.last_exit if post.event == "proc_exited" else None, hooks=results,
             node=service.node if service.process else "",
+            swap=service.runtime.swaps.take(service.spec.name, post.event, after),
         )  # fmt: skip
         service.since = now
         log.debug("%s: %s -> %s (%s)", service.spec.name, source, after[-1], post.event)

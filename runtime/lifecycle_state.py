@@ -14,6 +14,7 @@ from .log_ring import LogRing
 from .ports import Exit, ProcessHandle
 from .service_state import ServiceState
 from .spec import ServiceSpec
+from .swaps import is_at_rest
 from .waiter import PendingRequest
 
 
@@ -94,6 +95,16 @@ class LifecycleState:
     def since(self) -> float:
         """Time of the last transition, in seconds on the loop's clock."""
         return self._service.since
+
+    @property
+    def hooks_s(self) -> float:
+        """Duration of all hooks that have ended by the last transition, in seconds."""
+        return self._service.hooks_s
+
+    @property
+    def is_at_rest(self) -> bool:
+        """True if it neither starts nor stops, nor falls asleep or wakes."""
+        return is_at_rest(self.configuration)
 
     @property
     def hooks(self) -> HookRunner:

@@ -20,6 +20,7 @@ from .host import ServiceHost
 from .memory import Holder, size
 from .memory.readings import leavers
 from .memory_ledger import MemoryLedger
+from .request_wait import RequestWait
 from .scheduling import HOLDING, ServiceEntry
 from .service_table import ServiceTable
 from .yield_rules import YieldCondition, YieldRule
@@ -399,7 +400,7 @@ class MemoryYielding:
     async def _start(self, name: str) -> None:
         try:
             log.info("%s comes back, since its memory is for models again", name)
-            await self._host.acquire(name)
+            await self._host.acquire(name, wait=RequestWait(cause="memory"))
         except (RequestError, KeyError) as error:
             log.warning("%s could not come back: %s", name, error)
         else:

@@ -24,6 +24,7 @@ from .eviction_planner import EvictionPlanner
 from .memory import MemoryNeed, Plan
 from .memory_ledger import MemoryLedger
 from .request_queue import RequestQueue
+from .request_wait import RequestWait
 from .scheduling import (
     HOLDING,
     Decision,
@@ -123,11 +124,13 @@ class Scheduler:
 
     def submit(
         self, service: str, waiter: PendingRequest, now: float, *, priority: int = 0,
-        client: str = "", may_start: bool = True,
+        client: str = "", may_start: bool = True, wait: RequestWait | None = None,
     ) -> tuple[QueuedRequest, list[Decision]]:  # fmt: skip
         """Grant, queue or refuse a new request for *service*."""
         number = next(self._numbers)
-        request = QueuedRequest(service, waiter, priority, now, number, client, may_start)
+        request = QueuedRequest(
+            service, waiter, priority, now, number, client, may_start, wait=wait or RequestWait()
+        )
         entry = self.services[service]
         if not entry.has_room and entry.phase == "ready":
             return request, [Refuse(request, _too_many())]
@@ -292,14 +295,14 @@ class Scheduler:
         evict, plan = self._planner.with_memory(request, evict, now, self.limits, overdue)
         if plan is not None and plan.kind == "refuse":
             return [self._refuse(request, _no_memory(entry.name, plan))]
-        request.why = self._obstacle(request, evict, plan, now, overdue)
+        request.explain(self._obstacle(request, evict, plan, now, overdue), now)
         if (request.why or evict) and not may_wait:
             return [self._refuse(request, self._queue_full())]
         if request.why:
             return []
         if evict:
             self._planner.begin_swap(entry.name, evict, plan)
-            request.why = f"evicting {', '.join(sorted(evict))}"
+            request.explain(f"evicting {', '.join(sorted(evict))}", now)
             return [Evict(name, entry.name) for name in sorted(evict)]
         grant = self._grant(request, entry, now)
         if self.memory is not None and plan is not None:

@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 from .arguments import require_count, require_seconds
 from .errors import RequestError
 from .memory import Amounts, MemoryNeed
+from .request_wait import RequestWait
 from .waiter import PendingRequest
 
 #: stopped: holds no resources. failed: rejects requests. reviving: rejects requests too, but will
@@ -96,6 +97,7 @@ class QueuedRequest:
         was_granted: It was handed to its lifecycle.
         was_retried: It was taken back once, after a start that ran out of memory.
         why: Reason why it waits, in words.
+        wait: How it has waited so far.
     """
 
     service: str
@@ -109,6 +111,13 @@ class QueuedRequest:
     was_granted: bool = False
     was_retried: bool = False
     why: str = ""
+    wait: RequestWait = field(default_factory=RequestWait)
+
+    def explain(self, why: str, now: float) -> None:
+        """Record why it waits from now on; empty if it need not."""
+        if why != self.why:
+            self.why = why
+            self.wait.note_reason(now, why)
 
 
 @dataclass(slots=True)

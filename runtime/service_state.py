@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from .activity import Activity
@@ -32,6 +32,7 @@ from .ports import (
 )
 from .service_memory import ServiceMemory
 from .spec import ServiceSpec
+from .swaps import SwapLedger
 from .timers import TimerService
 from .transition import Transition
 
@@ -52,6 +53,7 @@ class RuntimeContext:
         notify: Called with every transition; must not wait or raise.
         memory: Places of services, and the memory that they give back.
         nodes: Nodes of the launcher, and what may still run on lost ones.
+        swaps: The swaps under way.
     """
 
     launcher: Launcher
@@ -63,6 +65,7 @@ class RuntimeContext:
     notify: Callable[[Transition], None]
     memory: ServiceMemory
     nodes: NodeWatch
+    swaps: SwapLedger = field(default_factory=SwapLedger)
 
 
 class Post(Protocol):
@@ -99,6 +102,7 @@ class ServiceState:
         after_healthy: Outcome of the ``afterHealthy`` hooks of this incarnation; ``none`` before
             they ran.
         hook_results: Results of the hooks since the last transition.
+        hooks_s: Duration of all hooks that have ended by then, in seconds.
         probe_detail: Reason why the last health check failed; empty if it passed.
         terminated_at: Time of the SIGTERM or stop command in seconds on the loop's clock, or None.
         cause: Reason of the last transition, in words.
@@ -112,7 +116,7 @@ class ServiceState:
     """
 
     __slots__ = (
-        "after_healthy", "cause", "end_limit_s", "endpoint", "hook_results", "hooks",
+        "after_healthy", "cause", "end_limit_s", "endpoint", "hook_results", "hooks", "hooks_s",
         "idle_since", "incarnation", "is_unreachable", "kept", "last_exit", "launched_at",
         "location", "log", "log_start_bytes", "memory_failure", "next_spec", "node", "place",
         "probe_detail", "process", "runtime", "since", "spec", "start_error", "terminated_at",
@@ -137,6 +141,7 @@ class ServiceState:
         self.end_limit_s: float | None = None
         self.place: Mapping[str, str] | None = None
         self.hook_results: list[HookResult] = []
+        self.hooks_s = 0.0
         self.after_healthy = "none"
         self.probe_detail = ""
         self.terminated_at: float | None = None

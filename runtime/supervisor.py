@@ -25,6 +25,7 @@ from .arguments import (
     require_function,
     require_items,
     require_kind,
+    require_one_of,
     require_seconds,
     require_text,
     require_whole,
@@ -37,12 +38,13 @@ from .hook_recovery import HookRecovery
 from .hooks import HookLimiter
 from .idle_loader import IdleLoader
 from .lease import Lease, leased
-from .leaving import adopt, detach_kept, is_kept
+from .leaving import adopt, detach_kept
 from .lifecycle import Lifecycle
 from .memory_watch import MemoryWatch
 from .memory_yielding import MemoryYielding
 from .node_watch import NodeWatch
 from .ports import ProcessHandle
+from .request_wait import SWAP_CAUSES, RequestWait, SwapCause
 from .scheduling import EvictionPolicy, QueueLimits
 from .service_memory import ServiceMemory
 from .service_state import RuntimeContext
@@ -93,6 +95,7 @@ class Supervisor(SupervisorState):
         memory_watch: Reads the memory pools; None without a meter.
         memory_yielding: Leaves memory to other programs; None without pools.
         nodes: Nodes of the launcher, and what may still run on lost ones.
+        swaps: The swaps under way.
     """
 
     # ---- the block
@@ -109,7 +112,7 @@ class Supervisor(SupervisorState):
         check_specs(self._specs, self._compiled.document)
         tasks = await self._shelter.open()
         self._timers = TimerService()
-        self._dispatcher = Dispatcher(self.scheduler, self._services, self._timers)
+        self._dispatcher = Dispatcher(self.scheduler, self._services, self._timers, self.swaps)
         tasks.keep(self._timers.run)
         self.idle_loader = IdleLoader(self, self._timers)
         self.hook_recovery = HookRecovery(self)
@@ -127,7 +130,7 @@ class Supervisor(SupervisorState):
             launcher=self._launcher, http=self._http, tasks=tasks, timers=self._timers,
             hook_limiter=self.hook_limiter, rng=self._rng, notify=self._listeners.notify,
             memory=ServiceMemory(memory, self.memory_watch, self._dispatcher.take_back),
-            nodes=self.nodes,
+            nodes=self.nodes, swaps=self.swaps,
         )  # fmt: skip
         self._updater = ServiceUpdater(
             self, self._services, self.scheduler, self._dispatcher, self._compiled, context,
@@ -227,11 +230,7 @@ class Supervisor(SupervisorState):
     ) -> AbstractAsyncContextManager[Lease]:
         """Hold service *name* ready for a block; starts it and evicts others if necessary.
 
-        Args:
-            name: Name of the service.
-            priority: Higher priorities are granted first.
-            client: Identity of the client; clients of a service with a concurrency limit take
-                turns.
+        Higher priorities are granted first; clients of a service with a limit take turns.
 
         Raises:
             RequestError: The request was refused; an `UnknownServiceError` if there is no such
@@ -267,18 +266,21 @@ class Supervisor(SupervisorState):
         return False
 
     async def acquire(
-        self, name: str, *, priority: int = 0, client: str = "", may_start: bool = True
-    ) -> None:
+        self, name: str, *, priority: int = 0, client: str = "", may_start: bool = True,
+        wait: RequestWait | None = None,
+    ) -> None:  # fmt: skip
         """Wait until *name* is ready and hold it, as `lease` does; pair with `release`.
 
         With *may_start* false nothing is started: unless *name* is ready, and stays so while the
         request waits for its turn, the request is refused with the code ``model_not_loaded``.
+        *wait* says for whom, and is filled in with why that took long, if the request has to wait.
         """
         require_whole("priority", priority)
         require_text("client", client)
         require_flag("may_start", may_start)
+        require_kind("wait", wait, RequestWait, "a RequestWait", or_none=True)
         if not self.acquire_nowait(name):
-            await self._dispatcher.acquire(name, priority, client, may_start=may_start)
+            await self._dispatcher.acquire(name, priority, client, may_start=may_start, wait=wait)
 
     def release(self, name: str) -> None:
         """Release one hold of *name*, however its request ended."""
@@ -323,16 +325,19 @@ class Supervisor(SupervisorState):
         self._dispatcher.review()
 
     # ---- commands
-    async def load(self, name: str) -> None:
+    async def load(self, name: str, *, cause: SwapCause = "load") -> None:
         """Start *name* as a request would, and leave it running; resets the failure count.
+
+        *cause* is that of the swap, if one begins.
 
         Raises:
             RequestError: The request was refused.
         """
         lifecycle = self[name]
+        require_one_of("cause", cause, SWAP_CAUSES)
         if "failed" in lifecycle.configuration:
             lifecycle.stop_nowait("asked to start")  # a stop resets a tripped breaker
-        await self.acquire(name)
+        await self.acquire(name, wait=RequestWait(cause=cause))
         self.release(name)
 
     async def unload(self, name: str, cause: str = "unloaded") -> bool:
@@ -385,9 +390,6 @@ class Supervisor(SupervisorState):
         self.close()
         await shut_down(self._leaving(), limit_s)
         self._left = detach_kept(self._lifecycles, self.scheduler)
-
-    def _leaving(self) -> dict[str, Lifecycle]:
-        return {name: each for name, each in self._lifecycles.items() if not is_kept(each)}
 
     # ---- shutdown
     def close(self) -> None:

@@ -20,6 +20,7 @@ from .arguments import (
 from .chart_check import require_chart
 from .checked_policy import checked_policy
 from .engine import HostStateError
+from .leaving import is_kept
 from .lifecycle import Lifecycle
 from .listeners import Listener, Listeners
 from .log_ring import LogRing
@@ -33,6 +34,7 @@ from .service_table import ServiceTable
 from .service_updater import ServiceUpdater
 from .shielded_tasks import ShieldedTasks
 from .spec import ServiceSpec
+from .swaps import SwapLedger
 from .transition import Transition
 
 if TYPE_CHECKING:
@@ -82,6 +84,7 @@ class SupervisorState:
         self._rng = rng or random.Random()
         self.log = LogRing(_LOG_BYTES)
         self.scheduler = Scheduler(policy=checked_policy(policy), limits=queue, memory=memory)
+        self.swaps = SwapLedger()
         self._services = ServiceTable()
         self._lifecycles = self._services.lifecycles
         self._listeners: Listeners[Transition] = Listeners()
@@ -135,3 +138,6 @@ class SupervisorState:
         if self._updater is None:
             raise HostStateError("the supervisor has not begun: enter `async with` first")
         return self._updater
+
+    def _leaving(self) -> dict[str, Lifecycle]:
+        return {name: each for name, each in self._lifecycles.items() if not is_kept(each)}

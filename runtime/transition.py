@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from .hooks import HookResult
 from .ports import Exit
+from .request_wait import Swap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Transition:
         exit: How the process ended, if that was the event.
         hooks: Results of the hooks that ended in the source state.
         node: Node of the process, for launchers that know nodes; else empty.
+        swap: The swap that it is part of; None if it is of none.
     """
 
     service: str
@@ -41,3 +43,4 @@ class Transition:
     exit: Exit | None = None
     hooks: tuple[HookResult, ...] = ()
     node: str = ""
+    swap: Swap | None = None

@@ -41,6 +41,7 @@ from ..store.database_file import Migration
 from ..store.footprints import FootprintStore
 from ..store.journal import MIGRATIONS, IncompleteHooks, Journal, Launched
 from ..store.state_directory import NotAFolderError, StateDirectory, StateInUseError
+from ..store.timeline import TimelineStore
 from ..system import threads
 from .chart_setup import chart
 from .cluster.nodes import ClusterNodes, check_engine, cluster_launcher
@@ -58,6 +59,7 @@ from .root_path import without_root_path
 from .service_setup import eviction_policy, queue_limits
 from .shutdown_timeout import stop_limit_s as limit_of
 from .standard_streams import dropped_lines
+from .timeline.setup import keep_timeline
 from .transition_log import TransitionLog
 from .upstream_output import print_log
 
@@ -154,7 +156,7 @@ class Application:
             )  # fmt: skip
             await stack.enter_async_context(supervisor)
             keeper = ModelKeeper(supervisor, journal, self._state)
-            lines = TransitionLog(lambda: supervisor.scheduler.swaps, self._request_behind)
+            lines = TransitionLog(self._request_behind)
             own = (journal.take, keeper.note, kv_manager.watch, lines.take)
             for listener in (*own, *self._listeners):
                 supervisor.listen(listener)
@@ -162,6 +164,9 @@ class Application:
             await _recover_hooks(supervisor, journal, keeper)
             activity = await self._activity(stack)
             self._proxy = self._proxy_app(stack, supervisor, kv_manager, journal, activity)
+            of_journal, of_activity, *_ = self._databases
+            store = TimelineStore(of_journal, of_activity, launcher.instance)
+            keep_timeline(self._proxy.proxy, store, journal, kv_manager)
             self._running = running = LiveConfig(
                 self.config, specs, supervisor, self._proxy.proxy, sources=self._sources,
                 seen=self._seen, add_hooks=partial(with_kv_hooks, kv_manager=kv_manager),

@@ -316,7 +316,7 @@ class LiveConfig:
                     log.warning("%s is not preloaded: %s", name, why)
                     continue
             try:
-                await self._supervisor.load(name)
+                await self._supervisor.load(name, cause="preload")
             except KeyError:
                 log.warning("%s was removed before it was preloaded", name)
             except RequestError as error:

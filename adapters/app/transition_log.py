@@ -6,9 +6,8 @@ when a model passes from one group of states to another, so a start with hooks i
 
 from __future__ import annotations
 
-import itertools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from ...runtime import Transition
 from ..system.log_facts import log_event
@@ -26,18 +25,11 @@ class TransitionLog:
     """Listener of transitions that writes the lines.
 
     Args:
-        swaps: Returns the swaps under way, target -> services that are evicted for it. By these the
-            lines of one swap have the same number.
         request_of: Returns the id of the request that a transition is for; empty for none.
     """
 
-    def __init__(
-        self, swaps: Callable[[], Mapping[str, frozenset[str]]] = dict,
-        request_of: Callable[[Transition], str] = lambda _: "",
-    ) -> None:  # fmt: skip
-        self._swaps, self._request_of = swaps, request_of
-        self._numbers = itertools.count(1)
-        self._swap: dict[str, int] = {}  # service -> its swap, until it is ready or has stopped
+    def __init__(self, request_of: Callable[[Transition], str] = lambda _: "") -> None:
+        self._request_of = request_of
         self._request: dict[str, str] = {}  # service -> request that it starts or stops for
         self._group: dict[str, str] = {}  # service -> group of states that it is in, ...
         self._since: dict[str, float] = {}  # ... and when it came there
@@ -50,7 +42,7 @@ class TransitionLog:
                 facts = {"event": "hook_failed", "point": hook.point, "after": hook.seconds}
                 _log(logging.WARNING, text, record, facts)
         before, group = self._group.get(record.service, "stopped"), _group(record)
-        swap = self._swap_of(record, group)
+        swap = None if record.swap is None else record.swap.id
         request = self._request_behind(record, group)
         if group == before and record.target not in ("killing", "stuck"):
             return
@@ -59,22 +51,6 @@ class TransitionLog:
             self._group[record.service] = group
             self._since[record.service] = record.at
         self._write_change(record, before, group, seconds, {"request": request, "swap": swap})
-
-    def _swap_of(self, record: Transition, group: str) -> int | None:
-        """Return the number of the swap that a transition is part of; None if it is of none."""
-        name, known = record.service, self._swap
-        if group in ("starting", "stopping") and name not in known:
-            target = next((key for key, gone in self._swaps().items() if name in gone), None)
-            if group == "starting":
-                known[name] = next(self._numbers)
-            elif target is not None:
-                if target not in known:
-                    known[target] = next(self._numbers)
-                known[name] = known[target]
-        number = known.get(name)
-        if group not in ("starting", "stopping"):
-            known.pop(name, None)
-        return number
 
     def _request_behind(self, record: Transition, group: str) -> str:
         """Return the request that a start or a stop is for, until it has succeeded or failed."""

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, TypeAlias
 
 import anyio
 
@@ -34,6 +34,9 @@ from .settings import KvSettings
 from .slot_client import SlotClient
 
 log = logging.getLogger(__name__)
+
+#: (model, tokens, ms, expected ms to read them anew or None) -> None.
+OnRestored: TypeAlias = Callable[[str, int, float, float | None], None]
 
 _END_BYTES = 4096
 _FIRST_PIECES = 4
@@ -129,6 +132,8 @@ class KvManager:
 
     Attributes:
         drop_env: Environment variables of the proxy that no model's server inherits.
+        on_restored: Called after a restore with the model, the number of tokens, its duration, and
+            the expected time to read them anew or None; both in ms.
     """
 
     def __init__(
@@ -136,6 +141,7 @@ class KvManager:
     ) -> None:
         self._directory, self._say = directory, say
         self.drop_env: frozenset[str] = frozenset()
+        self.on_restored: OnRestored = lambda *_: None
         self._wanted: dict[str, tuple[Place, KvSettings]] = {}
         self._models: dict[tuple[str, Place], ModelCache] = {}
         self._latest: dict[str, ModelCache] = {}
@@ -250,7 +256,9 @@ class KvManager:
                 self._locks[folder] = FolderLock(folder)
         store = ModelStore(name, place.folder, place.disk)
         store.open()
-        return ModelCache(name, store, self._tasks, lambda line: self._say(name, line))
+        cache = ModelCache(name, store, self._tasks, lambda line: self._say(name, line))
+        cache.on_restored = lambda *facts: self.on_restored(name, *facts)
+        return cache
 
     def _cannot(self, name: str, why: str) -> None:
         if self._denials.get(name) != why:

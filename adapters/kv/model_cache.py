@@ -43,6 +43,8 @@ class ModelCache:
 
     Attributes:
         state: State that its saves and restores share.
+        on_restored: Called after a restore with the number of tokens, its duration, and the
+            expected time to read them anew or None; both in ms.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class ModelCache:
     ) -> None:  # fmt: skip
         self.state = ModelState(name, store, tasks, say, clock)
         self._tasks = tasks
+        self.on_restored: Callable[[int, float, float | None], None] = lambda *_: None
         self._counts = {
             "saves": 0, "restores": 0, "saved_tokens_total": 0,
             "saved_bytes_total": 0, "restored_tokens_total": 0, "reused_tokens_total": 0,
@@ -94,6 +97,8 @@ class ModelCache:
             self._counts["restores"] += len(entries)
             self._counts["restored_tokens_total"] += tokens
             self.state.tell(f"restored {tokens} tokens into {len(entries)} slots in {ms:g} ms")
+            known = self.state.record(self.state.run.fingerprint)
+            self.on_restored(tokens, ms, known.gain_ms(tokens))
 
     async def save(self, endpoint: str, launch: LaunchContext) -> None:
         """Save the slots of a server that is about to stop or sleep."""

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeAlias
 
 from ...runtime import LogRing, Supervisor, SwapchartError, Transition
 from ..store.activity import ActivityStore
+from ..store.timeline import TimelineStore
 from .access.admission import AdmissionControl, Allowed
 from .access.api_keys import NO_KEYS, ApiKeys
 from .access.header_cache import HeaderCache
@@ -107,6 +108,8 @@ class ProxyContext:
         loop_watch: Delays of the event loop; None means they are not measured.
         details: Name -> returns further details of a model for ``/running``.
         history: None means transitions are not stored.
+        swap_history: Returns the transitions of a swap; None means they are not stored.
+        timeline: Store of the timeline; None means that there is none.
         on_finished: Called with the record of every finished request; None means nothing is.
         profiles: The profiles, and which one is active.
         resolver: Finds models by name.
@@ -139,6 +142,8 @@ class ProxyContext:
         self.loop_watch: LoopWatch | None = None
         self.details: dict[str, Detail] = {}
         self.history = history
+        self.swap_history: Callable[[str], Awaitable[list[dict[str, Any]]]] | None = None
+        self.timeline: TimelineStore | None = None
         self.on_finished = on_finished
         self.profiles = Profiles(catalogue.profiles)
         self.resolver = Resolver(supervisor, catalogue, self.profiles)

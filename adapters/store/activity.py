@@ -6,8 +6,8 @@ that the number is known before the row is written.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from sqlite3 import Connection
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -51,7 +51,28 @@ class ActivityRow(NamedTuple):
     request_id: str = ""
 
 
+class WaitRow(NamedTuple):
+    """Wait of one request for its model, in the order of the table's columns; times in ms.
+
+    `resident`, `evicted` and `reasons` are JSON lists; the schema says of what.
+    """
+
+    id: int
+    swap_id: str
+    queue: int
+    evict: int
+    start: int
+    hooks: int
+    resident: str
+    evicted: str
+    reasons: str
+
+
 _INSERT = f"INSERT INTO {TABLE} VALUES ({', '.join('?' * len(ActivityRow._fields))})"
+_INSERT_WAIT = f"INSERT INTO swapchart_wait VALUES ({', '.join('?' * len(WaitRow._fields))})"
+_PRUNE_WAITS = "DELETE FROM swapchart_wait WHERE id <= (SELECT MAX(id) FROM swapchart_wait) - ?"
+_JOINED = f"{TABLE} a LEFT JOIN swapchart_wait w ON w.id = a.id"
+_WIDTH = len(ActivityRow._fields)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,10 +109,12 @@ class ActivityPage:
     Attributes:
         rows: Rows of the page, in the order of the query.
         total: Number of rows on all pages.
+        waits: Id of a row -> how that request waited; none for one that did not have to.
     """
 
     rows: tuple[ActivityRow, ...]
     total: int
+    waits: Mapping[int, WaitRow] = field(default_factory=dict)
 
 
 class ActivityStore:
@@ -137,6 +160,24 @@ class ActivityStore:
         self._count += 1
         if self._count % min(_PRUNE_EVERY, max(self._limit // 10, 1)) == 0:
             self._db.put(_PRUNE, (self._limit,))
+            self._db.put(_PRUNE_WAITS, (self._limit,))
+
+    def put_wait(self, row: WaitRow) -> None:
+        """Queue how a request waited for writing; never wait. Its activity row comes first."""
+        self._db.put(_INSERT_WAIT, row)
+
+    async def waited_for(self, swap_id: str, *, limit: int = 200) -> ActivityPage:
+        """Return the first *limit* requests that waited for a swap, the oldest first.
+
+        Raises:
+            StoreError: The store is off.
+        """
+        rows = await self._db.query(
+            f"SELECT a.*, w.* FROM swapchart_wait w JOIN {TABLE} a ON a.id = w.id "
+            "WHERE w.swap_id = ? ORDER BY a.id LIMIT ?",
+            (swap_id, limit),
+        )
+        return _page(rows, len(rows))
 
     async def page(self, query: ActivityQuery) -> ActivityPage:
         """Return the rows that match *query*.
@@ -147,11 +188,11 @@ class ActivityStore:
         where, values = _condition(query)
 
         def read(db: Connection) -> tuple[int, list[tuple[Any, ...]]]:
-            (total,) = db.execute(f"SELECT COUNT(*) FROM {TABLE} {where}", values).fetchone()
-            ties = "" if query.sort == "id" else f", id {query.order}"
+            (total,) = db.execute(f"SELECT COUNT(*) FROM {TABLE} a {where}", values).fetchone()
+            ties = "" if query.sort == "id" else f", a.id {query.order}"
             rows = db.execute(
-                f"SELECT * FROM {TABLE} {where} "
-                f"ORDER BY {query.sort} {query.order}{ties} LIMIT ? OFFSET ?",
+                f"SELECT a.*, w.* FROM {_JOINED} {where} "
+                f"ORDER BY a.{query.sort} {query.order}{ties} LIMIT ? OFFSET ?",
                 (*values, query.limit, (query.page - 1) * query.limit),
             ).fetchall()
             return total, rows
@@ -159,7 +200,7 @@ class ActivityStore:
         assert query.sort in SORTS, "checked by the caller"
         assert query.order in ("asc", "desc"), "checked by the caller"
         total, rows = await self._db.call(read)
-        return ActivityPage(rows=tuple(map(ActivityRow._make, rows)), total=total)
+        return _page(rows, total)
 
     async def stats(self, models: tuple[str, ...] = ()) -> dict[str, Any]:
         """Return totals and histograms of token rates of *models*; empty means all models.
@@ -172,11 +213,11 @@ class ActivityStore:
         def read(db: Connection) -> tuple[tuple[Any, ...], list[tuple[float, float]]]:
             sums = db.execute(
                 "SELECT COUNT(*), TOTAL(prompt), TOTAL(generated), TOTAL(MAX(cached, 0)) "
-                f"FROM {TABLE} {where}",
+                f"FROM {TABLE} a {where}",
                 values,
             ).fetchone()
             rates = db.execute(
-                f"SELECT prompt_speed, gen_speed FROM {TABLE} {where} ORDER BY id DESC LIMIT ?",
+                f"SELECT prompt_speed, gen_speed FROM {TABLE} a {where} ORDER BY id DESC LIMIT ?",
                 (*values, _HISTOGRAM_ROWS),
             ).fetchall()
             return sums, rates
@@ -190,15 +231,23 @@ class ActivityStore:
         }  # fmt: skip
 
 
+def _page(rows: Sequence[tuple[Any, ...]], total: int) -> ActivityPage:
+    waits = [WaitRow._make(row[_WIDTH:]) for row in rows if row[_WIDTH] is not None]
+    return ActivityPage(
+        rows=tuple(ActivityRow._make(row[:_WIDTH]) for row in rows), total=total,
+        waits={wait.id: wait for wait in waits},
+    )  # fmt: skip
+
+
 def _condition(query: ActivityQuery) -> tuple[str, tuple[Any, ...]]:
     parts: list[str] = []
     values: list[Any] = []
     if query.models:
-        parts.append(f"model IN ({', '.join('?' * len(query.models))})")
+        parts.append(f"a.model IN ({', '.join('?' * len(query.models))})")
         values += query.models
     limits: Sequence[tuple[str, int | None]] = (
-        ("time >= ?", query.start), ("time <= ?", query.end),
-        ("id >= ?", query.min_id), ("id <= ?", query.max_id),
+        ("a.time >= ?", query.start), ("a.time <= ?", query.end),
+        ("a.id >= ?", query.min_id), ("a.id <= ?", query.max_id),
     )  # fmt: skip
     for text, value in limits:
         if value is not None:

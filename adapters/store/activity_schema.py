@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from sqlite3 import Connection
 
+from . import timeline_schema
 from .database_file import Migration
 
 TABLE = "swapchart_activity"
@@ -70,4 +71,5 @@ MIGRATIONS: tuple[Migration, ...] = (
     _create,
     # X-Request-ID; empty in rows of older versions
     f"ALTER TABLE {TABLE} ADD COLUMN request_id TEXT NOT NULL DEFAULT ''",
+    timeline_schema.WAITS,
 )

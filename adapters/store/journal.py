@@ -14,7 +14,7 @@ from typing import Any
 
 from ...runtime import Transition
 from ..system.own_node import own_node_name
-from . import footprints
+from . import footprints, timeline_schema
 from .database import Database
 
 MIGRATIONS = (
@@ -59,16 +59,19 @@ MIGRATIONS = (
     # X-Request-ID of the request that a transition was for; empty for none
     "ALTER TABLE transition ADD COLUMN request_id TEXT NOT NULL DEFAULT ''",
     "ALTER TABLE transition ADD COLUMN node TEXT NOT NULL DEFAULT ''",
+    timeline_schema.JOURNAL,
 )
 
 _INSERT = """
     INSERT INTO transition (at, instance, service, incarnation, event, cause, source, target,
-        configuration, seconds, pid, exit_code, exit_signal, hooks, request_id, node)
-    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+        configuration, seconds, pid, exit_code, exit_signal, hooks, request_id, node,
+        swap_id, swap_cause, swap_request)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 _COLUMNS = (
     "id", "at", "service", "incarnation", "event", "cause", "source", "target", "configuration",
-    "seconds", "pid", "exit_code", "exit_signal", "hooks", "request_id", "node",
+    "seconds", "pid", "exit_code", "exit_signal", "hooks", "request_id", "node", "swap_id",
+    "swap_cause",
 )  # fmt: skip
 _PRUNE = "DELETE FROM transition WHERE id <= (SELECT MAX(id) FROM transition) - ?"
 _PRUNE_EVERY = 256
@@ -126,7 +129,7 @@ class Journal:
 
     def __init__(
         self, database: Database, instance: str, *, boot: str,
-        started_of: Callable[[int], int | None], limit: int = 20_000,
+        started_of: Callable[[int], int | None], limit: int = 100_000,
     ) -> None:  # fmt: skip
         self._db, self._instance, self._boot = database, instance, boot
         self._started_of, self._limit = started_of, limit
@@ -148,7 +151,7 @@ class Journal:
                 record.seconds, record.pid, ended.code if ended else None,
                 ended.signal if ended else None,
                 json.dumps([asdict(hook) for hook in record.hooks]), self.request_of(record),
-                record.node,
+                record.node, *_swap_of(record),
             ),
         )  # fmt: skip
         # A process id of another node says nothing here.
@@ -208,11 +211,19 @@ class Journal:
         Raises:
             StoreError: The store is off.
         """
-        rows = await self._db.query(
-            f"SELECT {', '.join(_COLUMNS)} FROM transition WHERE service = ? "
-            "ORDER BY id DESC LIMIT ?",
-            (service, limit),
-        )
+        return await self._rows("service = ? ORDER BY id DESC", service, limit)
+
+    async def swap(self, swap_id: str, *, limit: int = 200) -> list[dict[str, Any]]:
+        """Return the first *limit* transitions of a swap, the oldest first.
+
+        Raises:
+            StoreError: The store is off.
+        """
+        return await self._rows("swap_id = ? ORDER BY id", swap_id, limit)
+
+    async def _rows(self, which: str, value: str, limit: int) -> list[dict[str, Any]]:
+        sql = f"SELECT {', '.join(_COLUMNS)} FROM transition WHERE {which} LIMIT ?"
+        rows = await self._db.query(sql, (value, limit))
         found = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
         for entry in found:
             entry["hooks"] = json.loads(entry["hooks"])
@@ -258,3 +269,8 @@ class Journal:
             "DELETE FROM owed WHERE instance = ? AND service = ?",
             (hooks.instance, hooks.service), is_vital=True,
         )  # fmt: skip
+
+
+def _swap_of(record: Transition) -> tuple[str, str, str]:
+    swap = record.swap
+    return ("", "", "") if swap is None else (swap.id, swap.cause, swap.request_id)

@@ -25,6 +25,7 @@ from swapchart.runtime import (
     Hook,
     Lifecycle,
     RequestError,
+    RequestWait,
     RunAction,
     ServiceSpec,
     Supervisor,
@@ -52,6 +53,7 @@ class Client:
         outcome: ``waiting``, ``served`` (holds the service), ``finished``, ``left``, or the code of
             the error.
         error: Error of a refused request, or None.
+        wait: How it waited.
         requested_at: Time of the request, in virtual seconds.
         served_at: Time of the admission, in virtual seconds, or None.
         ended_at: Time of its end, in virtual seconds, or None.
@@ -60,6 +62,7 @@ class Client:
     def __init__(self, service: str, requested_at: float) -> None:
         self.service, self.requested_at = service, requested_at
         self.outcome = "waiting"
+        self.wait = RequestWait(request_id=f"for-{service}")
         self.error: RequestError | None = None
         self.served_at: float | None = None
         self.ended_at: float | None = None
@@ -78,7 +81,7 @@ class Client:
         """Acquire the service, hold it for *hold_s* seconds or until `finish`, and release it."""
         try:
             with self.scope:
-                await supervisor.acquire(self.service, priority=priority)
+                await supervisor.acquire(self.service, priority=priority, wait=self.wait)
                 try:
                     self.outcome, self.served_at = "served", anyio.current_time()
                     with anyio.move_on_after(float("inf") if hold_s is None else hold_s):

@@ -159,6 +159,15 @@ class ApiKeys:
             for name, value in fields.items()
         }
 
+    def redacted_text(self, text: str) -> str:
+        """Return *text* without the lines that contain a key."""
+        if self.is_empty or not text:
+            return text
+        return "\n".join(
+            REDACTED if self._holds_key(line.encode("utf-8", "replace")) else line
+            for line in text.split("\n")
+        )
+
     def protocols_without_keys(self, protocols: Iterable[str]) -> list[str]:
         """Return the websocket *protocols* without those that contain one of the keys.
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 from typing import Protocol
 
-from ....runtime import LogRing
-from ...store.activity import ActivityRow, ActivityStore
+from ....runtime import LogRing, RequestWait
+from ...store.activity import ActivityRow, ActivityStore, WaitRow
 from ..event_bus import EventBus
 from .access_log import access_log_line
 from .captures import Captures
@@ -71,6 +71,8 @@ class Recorder:
         self._captures.add(number, record)
         if self._store is not None:
             self._store.put(activity_row(number, record, tokens, body))
+            if record.wait is not None and record.wait.queued_at is not None:
+                self._store.put_wait(wait_row(number, record.wait))
             self._event_bus.publish("activity", {"id": number})
         self._log.line(access_log_line(record))
 
@@ -115,6 +117,19 @@ def activity_row(
         round((admitted - started) * 1000),
         round((headers_at - started) * 1000) if headers_at else 0,
         error[:500], _metadata_text(record), record.request.request_id.decode(),
+    )  # fmt: skip
+
+
+def wait_row(number: int, wait: RequestWait) -> WaitRow:
+    """Return how the request with activity row *number* waited for its model."""
+    since = wait.queued_at or 0.0
+    reasons = [[round((at - since) * 1000), why] for at, why in wait.reasons]
+    return WaitRow(
+        id=number, swap_id="" if wait.swap is None else wait.swap.id,
+        queue=round(wait.queue_s * 1000), evict=round(wait.evict_s * 1000),
+        start=round(wait.start_s * 1000), hooks=round(wait.start_hooks_s * 1000),
+        resident=json.dumps(wait.resident), evicted=json.dumps(wait.evicted),
+        reasons=json.dumps(reasons),
     )  # fmt: skip
 
 

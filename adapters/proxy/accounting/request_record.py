@@ -9,6 +9,7 @@ from collections.abc import Callable, MutableSequence
 from time import time
 from typing import Any
 
+from ....runtime import RequestWait
 from ...http1.asgi_types import Headers, Message, Send
 from ..request import Request
 
@@ -53,6 +54,7 @@ class RequestRecord:
         is_metered: The request is recorded in the activity.
         cancelled_by: What cancelled the request, or "".
         on_cancel: Called when the request is cancelled while no task serves it.
+        wait: How it has waited for its model; None if the model was ready.
     """
 
     __slots__ = (
@@ -84,6 +86,7 @@ class RequestRecord:
         "sent_bytes",
         "started",
         "status",
+        "wait",
     )  # fmt: skip
 
     def __init__(self, request: Request, model: str, path: str, started: float) -> None:
@@ -104,7 +107,13 @@ class RequestRecord:
         self.error = self.code = self.selector = self.cancelled_by = ""
         self.is_metered = self.is_stream = False
         self.on_cancel: Callable[[], None] | None = None
+        self.wait: RequestWait | None = None
         self._task: asyncio.Task[object] | None = None
+
+    def begin_wait(self) -> RequestWait:
+        """Return where the scheduler records how this request waits for its model."""
+        self.wait = RequestWait(request_id=self.request.request_id.decode())
+        return self.wait
 
     def record_headers(self, headers: Headers) -> None:
         """Record the headers of the response; names in lower case."""

@@ -10,7 +10,14 @@ import msgspec
 
 from ...http1.asgi_types import Send
 from ...store import StoreError
-from ...store.activity import SORTS, ActivityPage, ActivityQuery, ActivityRow, ActivityStore
+from ...store.activity import (
+    SORTS,
+    ActivityPage,
+    ActivityQuery,
+    ActivityRow,
+    ActivityStore,
+    WaitRow,
+)
 from ..access.visible_models import View
 from ..body.model_name import quoted_name
 from ..context import ProxyContext
@@ -41,7 +48,10 @@ async def activity(proxy: ProxyContext, request: Request) -> schema.Activity:
         raise ApiError(503, str(error)) from error
     captures = proxy.accounting.captures
     return schema.Activity(
-        data=[view.row(_finished_request(row, row.id in captures)) for row in page.rows],
+        data=[
+            finished_request(row, page.waits.get(row.id), view, has_capture=row.id in captures)
+            for row in page.rows
+        ],
         page=query.page,
         limit=query.limit,
         total=page.total,
@@ -151,8 +161,11 @@ def _check_order(first: str, low: int | None, second: str, high: int | None) -> 
         raise ValueError(f"expected {first} not after {second}")
 
 
-def _finished_request(row: ActivityRow, has_capture: bool) -> schema.FinishedRequest:
-    return schema.FinishedRequest(
+def finished_request(
+    row: ActivityRow, wait: WaitRow | None, view: View, *, has_capture: bool
+) -> schema.FinishedRequest:
+    """Return one finished request, and how it waited, as *view* may see it."""
+    found = schema.FinishedRequest(
         id=row.id,
         timestamp=rfc3339(row.time / 1000),
         model=row.model,
@@ -176,3 +189,15 @@ def _finished_request(row: ActivityRow, has_capture: bool) -> schema.FinishedReq
         metadata=json.loads(row.metadata) or msgspec.UNSET,
         request_id=row.request_id or msgspec.UNSET,
     )
+    if wait is not None:
+        found.swap_id = wait.swap_id or msgspec.UNSET
+        found.wait = schema.RequestWait(
+            queue_ms=wait.queue, evict_ms=wait.evict, start_ms=wait.start, hooks_ms=wait.hooks,
+            resident=view.visible(json.loads(wait.resident)),
+            evicted=view.visible(json.loads(wait.evicted)),
+            reasons=[
+                schema.WaitReason(after_ms=after_ms, why=why)
+                for after_ms, why in json.loads(wait.reasons)
+            ],
+        )  # fmt: skip
+    return view.row(found)

@@ -1,4 +1,8 @@
-"""Route ``/api/events``: a stream of server-sent events about models and requests."""
+"""Route ``/api/events``: a stream of server-sent events about models and requests.
+
+The state of all models comes first, then the history of the logs, if they were asked for: on a slow
+line that history takes minutes. Events are sent between its pieces.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,8 @@ import asyncio
 from codecs import getincrementaldecoder
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal, TypeAlias
+from urllib.parse import parse_qs
 
 import anyio
 
@@ -19,6 +24,7 @@ from ..event_bus import Subscription
 from ..listener_limits import send_too_many
 from ..options import Access
 from ..request import Request
+from ..responses import send_error
 from . import views
 from .host import coarse_memory, memory_view
 from .queue import queue_view
@@ -32,6 +38,12 @@ EVENT_STREAM = [
 ]
 #: Keeps an idle stream open.
 COMMENT = b": nothing new\n\n"
+#: Value of ``?logs=``: the logs that are sent; all of them by default.
+Logs: TypeAlias = Literal["all", "none", "proxy", "upstream"]
+_LOGS: dict[str, frozenset[str]] = {
+    "all": frozenset({"proxy", "upstream"}), "none": frozenset[str](),
+    "proxy": frozenset({"proxy"}), "upstream": frozenset({"upstream"}),
+}  # fmt: skip
 _POLL_S = 0.25  # between two comparisons of the requests in flight
 _MEMORY_POLLS = 4  # polls from one look at memory to the next
 _SETTLE_S = 0.05  # a model passes several states in a moment; one list of models is enough
@@ -39,6 +51,11 @@ _SETTLE_S = 0.05  # a model passes several states in a moment; one list of model
 
 async def stream(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Send events until the client disconnects or the proxy shuts down."""
+    sources = _LOGS.get(parse_qs(request.query.decode("latin-1")).get("logs", ["all"])[-1])
+    if sources is None:
+        known = ", ".join(_LOGS)
+        await send_error(request, send, 400, f"logs: expected one of {known}")
+        return
     with proxy.listeners.entered(request.access.client) as is_admitted:
         if not is_admitted:
             await send_too_many(request, send)
@@ -53,7 +70,7 @@ async def stream(proxy: ProxyContext, request: Request, send: Send) -> None:
         if proxy.change_publisher is not None:
             proxy.change_publisher.look()
         try:
-            await _send_events(proxy, request, visible, subscription, send)
+            await _send_events(proxy, request, visible, subscription, send, sources)
         finally:
             proxy.event_bus.close(subscription)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -65,9 +82,10 @@ async def _send_events(
     visible: _VisibleEvents,
     subscription: Subscription,
     send: Send,
+    sources: frozenset[str],
 ) -> None:
-    async with _following(proxy, request, subscription, visible, send):
-        _put_state(proxy, subscription)
+    _put_state(proxy, subscription)
+    async with _following(proxy, request, subscription, visible, send, sources):
         while not (proxy.is_closing or visible.has_ended):
             data = await subscription.take(proxy.options.heartbeat_s)
             if subscription.lost and subscription.is_empty:
@@ -99,14 +117,17 @@ class _VisibleEvents:
         return self.view().event(kind, value)
 
 
-def _logs(proxy: ProxyContext, view: View) -> list[tuple[str, LogRing]]:
-    """Return the logs that a subscriber gets: both, or those of the models that it may see."""
+def _logs(
+    proxy: ProxyContext, view: View, sources: frozenset[str]
+) -> list[tuple[str, LogRing]]:  # fmt: skip
+    """Return those logs among *sources* that a subscriber may see."""
     if view.is_whole:
-        return [("proxy", proxy.own_log), ("upstream", proxy.supervisor.log)]
+        both = (("proxy", proxy.own_log), ("upstream", proxy.supervisor.log))
+        return [(source, ring) for source, ring in both if source in sources]
     return [
         ("upstream", proxy.supervisor[name].log)
         for name in view.ids
-        if name in proxy.catalog.models
+        if name in proxy.catalog.models and "upstream" in sources
     ]
 
 
@@ -126,6 +147,7 @@ class _Log:
             data = await anext(self._lines)
             left -= len(data)
             body = subscription.framed_log(self._source, self._text.decode(data))
+            await _send_waiting(subscription, send)
             await send({"type": "http.response.body", "body": body, "more_body": True})
             await asyncio.sleep(0)  # many subscribers that come at once take turns
 
@@ -147,13 +169,15 @@ async def _following(
     subscription: Subscription,
     visible: _VisibleEvents,
     send: Send,
+    sources: frozenset[str],
 ) -> AsyncIterator[None]:
     """Send the history of the logs, then follow the logs and the end of the stream in the block."""
-    logs = [_Log(source, ring) for source, ring in _logs(proxy, visible.view())]
+    logs = [_Log(source, ring) for source, ring in _logs(proxy, visible.view(), sources)]
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_end_with, proxy, request, subscription, visible)
-            for log in logs:  # before any event
+            await _send_waiting(subscription, send)
+            for log in logs:
                 await log.send_history(visible, subscription, send)
             for log in logs:
                 tasks.start_soon(log.follow, subscription)
@@ -162,6 +186,13 @@ async def _following(
     finally:
         for log in logs:
             await log.close()
+
+
+async def _send_waiting(subscription: Subscription, send: Send) -> None:
+    """Send the events that wait, without waiting for any."""
+    while not subscription.is_empty:
+        body = await subscription.take(0)
+        await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
 async def _end_with(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
@@ -21,12 +22,11 @@ from .schema.models import (
     ChartLabel,
     ChartState,
     ChartTransition,
-    History,
     Model,
     ModelList,
     RunningModels,
-    TransitionRow,
 )
+from .schema.transitions import History, TransitionRow
 
 HISTORY_LIMIT = 10_000
 
@@ -83,9 +83,18 @@ async def history(proxy: ProxyContext, request: Request) -> History:
         rows = await proxy.history(name, limit=count)
     except SwapchartError as error:
         raise ApiError(503, str(error)) from error
-    view = proxy.view(request.access)
-    data = [view.row(row) for row in msgspec.convert(rows, list[TransitionRow])]
-    return History(model=name, data=data)
+    return History(model=name, data=transition_rows(proxy, request, rows))
+
+
+def transition_rows(
+    proxy: ProxyContext, request: Request, rows: list[dict[str, Any]]
+) -> list[TransitionRow]:
+    """Return *rows* of the journal as the key of *request* may see them, without API keys."""
+    view, redacted = proxy.view(request.access), proxy.admission.keys.redacted_text
+    found = [view.row(row) for row in msgspec.convert(rows, list[TransitionRow])]
+    for hook in (hook for row in found for hook in row.hooks):
+        hook.detail, hook.output = redacted(hook.detail), redacted(view.text(hook.output))
+    return found
 
 
 def local_model(proxy: ProxyContext, request: Request) -> str:

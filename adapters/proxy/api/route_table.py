@@ -35,6 +35,7 @@ from .ollama.routes import ROUTES as OLLAMA_ROUTES
 from .schema.control import ModelName, ModelRequest, ProfileName
 from .schema.memory import YieldRequest
 from .schema.requests import Capture
+from .timeline import routes as timeline
 
 if TYPE_CHECKING:
     from ..context import ProxyContext
@@ -50,6 +51,8 @@ _NO_DELETION = Content(501, "swapchart deletes no files of models.", "applicatio
 _FILE = (Content(200, "The file."), Content(304, "The client has the current file."))
 _MODEL_ERRORS = (404, 413, 415, 429, 502, 503, 504)
 _CHANGE_ERRORS = (404, 413, 415)
+#: Milliseconds since 1970, or a time such as 2026-01-31T12:00:00Z.
+_MOMENT = str
 _Id: TypeAlias = Annotated[int, Meta(ge=0)]
 
 
@@ -215,13 +218,19 @@ ROUTES: RouteTable = RouteTable(
              query=_limit("limit", 1, models.HISTORY_LIMIT)),
         _get("/api/models/*/explain", queue.explain, "Explain what a request would cause",
              subject="models", errors=(404,), parameter="model"),
+        _get("/api/timeline", timeline.timeline,
+             "Get models, requests and memory over a span of time", subject="models",
+             errors=(503,), query={"from": _MOMENT, "to": _MOMENT}),
+        _get("/api/swaps/*", timeline.swap,
+             "Get the transitions of a swap with their hooks, and the requests that waited for it",
+             subject="models", errors=(404, 503), parameter="id"),
         _get("/api/memory", host.memory, "Get the memory pools and what models hold of them",
              subject="models"),
         _get("/api/nodes", nodes.nodes, "Get the nodes and what runs there", subject="models"),
         _get("/api/queue", queue.queue, "Get the queue and why its requests wait",
              subject="models"),
         _get("/api/events", events.stream, "Stream events", _EVENTS, subject="models",
-             errors=(413, 429)),
+             errors=(413, 429), query={"logs": events.Logs}),
         # ---- records
         _get("/api/metrics/activity", activity.activity, "List finished requests",
              subject="models", errors=(503,),

@@ -12,8 +12,9 @@ from ..context import ProxyContext
 from ..formatting import redacted_headers, rfc3339
 from ..models.public_state import public_state
 from .model_listing import capabilities_of
-from .schema.models import HookSummary, ModelStatus, TransitionEvent
+from .schema.models import ModelStatus
 from .schema.requests import InFlightRequest
+from .schema.transitions import HookSummary, TransitionEvent
 
 
 def in_flight_view(proxy: ProxyContext, record: RequestRecord) -> InFlightRequest:
@@ -85,4 +86,6 @@ def transition_view(record: Transition, request_id: str) -> TransitionEvent:
         ],
         request_id=request_id,
         node=record.node,
+        swap_id="" if record.swap is None else record.swap.id,
+        swap_cause="" if record.swap is None else record.swap.cause,
     )  # fmt: skip

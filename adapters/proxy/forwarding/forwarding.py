@@ -151,6 +151,7 @@ class Forwarding:
             local.definition.id,
             priority=local.definition.priority,
             client=self.request.access.client,
+            wait=self.record.begin_wait(),
         )
 
     async def send(self, upstream: Upstream, headers: Headers | bytes) -> UpstreamResponse:
@@ -407,7 +408,10 @@ async def _acquire_loaded(forwarding: Forwarding, local: LocalModel, why_not: st
     supervisor, client = forwarding.context.supervisor, forwarding.request.access.client
     name, priority = local.definition.id, local.definition.priority
     try:
-        await supervisor.acquire(name, priority=priority, client=client, may_start=False)
+        await supervisor.acquire(
+            name, priority=priority, client=client, may_start=False,
+            wait=forwarding.record.begin_wait(),
+        )  # fmt: skip
     except RequestError as error:
         if error.code != NOT_LOADED:
             raise

@@ -74,7 +74,9 @@ class LoadingStream:
         known = set(self._supervisor.scheduler.queue)
         loop = asyncio.get_running_loop()
         waiting = loop.create_task(
-            self._supervisor.acquire(self._name, priority=priority, client=client)
+            self._supervisor.acquire(
+                self._name, priority=priority, client=client, wait=self._record.begin_wait()
+            )
         )
         try:
             await asyncio.wait({waiting}, timeout=_SHORT_S)

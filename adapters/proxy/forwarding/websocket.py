@@ -217,7 +217,7 @@ async def _acquired(
         if not supervisor.acquire_nowait(name):
             await supervisor.acquire(
                 name, priority=target.definition.priority, client=opening.client,
-                may_start=opening.may_start,
+                may_start=opening.may_start, wait=record.begin_wait(),
             )  # fmt: skip
         try:
             yield proxy.upstreams.of_model(target.definition)

@@ -20,6 +20,7 @@ from swapchart.adapters.proxy.models.definitions import ModelDefinition
 from swapchart.adapters.proxy.request import Request
 from swapchart.adapters.proxy.routing import TEXT, Content, Operation
 
+SWAP = "/api/swaps/*"
 CANCEL = "/api/inflight/*/cancel"
 #: Path of each route with a JSON body -> target and body of a request that succeeds.
 REQUESTS: dict[str, tuple[str, object]] = {
@@ -37,6 +38,8 @@ REQUESTS: dict[str, tuple[str, object]] = {
     "/api/nodes": ("/api/nodes", None),
     "/api/queue": ("/api/queue", None),
     "/api/memory": ("/api/memory", None),
+    "/api/timeline": ("/api/timeline", None),
+    SWAP: ("", None),  # see the test
     "/api/memory/yield": ("/api/memory/yield", {"pools": []}),
     "/api/memory/learned/*": ("/api/memory/learned/a", None),
     "/api/metrics/activity": ("/api/metrics/activity", None),
@@ -122,6 +125,8 @@ def test_json_responses_of_a_running_proxy_match_the_generated_schema(
     for path in (*(path for path in REQUESTS if path not in LAST), *LAST):
         method, bodies = routes[path]
         target, value = REQUESTS[path]
+        if path == SWAP:
+            target = SWAP.replace("*", proxy.get("/api/timeline")["swaps"][0]["id"])
         answer = cancel_one(proxy) if path == CANCEL else proxy.call(method, target, value=value)
 
         assert answer.status == 200, (path, answer.body)

@@ -64,7 +64,7 @@ async def hold(received: Received, writer: asyncio.StreamWriter) -> None:
 
 
 def test_events_begin_with_the_current_state() -> None:
-    """A listener is told logs, models, settings, profile and requests, in llama-swap's order."""
+    """A listener is told models, settings, profile and requests, and then the logs."""
     cards = [
         ModelDefinition(id="b", name="B"),
         ModelDefinition(
@@ -79,22 +79,24 @@ def test_events_begin_with_the_current_state() -> None:
         bench.app.proxy.own_log.line("ours")
         bench.supervisor["a"].log.write(b"theirs\n")
         call = await listen(bench)
+        await call.until(lambda c: len(of(c, "logData")) == 2)
         events = read(call)
 
-        assert [kind for _, kind, _ in events][:6] == [
-            "logData", "logData", "modelStatus", "uiConfig", "profileChanged", "inflight",
+        assert [kind for _, kind, _ in events] == [
+            "modelStatus", "uiConfig", "profileChanged", "inflight", "queue", "memory", "logData",
+            "logData",
         ]  # fmt: skip
         assert [number for number, _, _ in events] == list(range(1, len(events) + 1))
-        assert events[0][2] == {"source": "proxy", "data": "ours\n"}
-        assert events[1][2] == {"source": "upstream", "data": "theirs\n"}
-        a, b, remote = events[2][2]
+        assert events[6][2] == {"source": "proxy", "data": "ours\n"}
+        assert events[7][2] == {"source": "upstream", "data": "theirs\n"}
+        a, b, remote = events[0][2]
         assert (a["id"], a["state"], a["unlisted"], a["aliases"]) == ("a", "stopped", True, ["a2"])
         assert (a["capabilities"], a["context_length"]) == ({"function_calling": True}, 9)
         assert (b["id"], b["name"], b["peerID"]) == ("b", "B", "")
         assert (remote["id"], remote["state"], remote["peerID"]) == ("p/m", "", "p")
-        assert events[3][2] == {"activity": {"session_id": ["X-Session-ID"]}}
-        assert events[4][2] == {"active": None}
-        assert events[5][2] == {"operation": "snapshot", "requests": []}
+        assert events[1][2] == {"activity": {"session_id": ["X-Session-ID"]}}
+        assert events[2][2] == {"active": None}
+        assert events[3][2] == {"operation": "snapshot", "requests": []}
         head = dict(call.headers)
         assert head["content-type"] == "text/event-stream"
         assert (head["cache-control"], head["x-accel-buffering"]) == ("no-cache", "no")
@@ -189,10 +191,46 @@ def test_events_send_the_log_history_in_pieces() -> None:
         for start in range(0, len(text.encode()), 1000):
             bench.supervisor["a"].log.write(text.encode()[start : start + 1000])
         call = await listen(bench)
-        events = [event for event in of(call, "logData") if event["source"] == "upstream"]
-        assert "".join(event["data"] for event in events) == text
+        size = len(text)
+
+        def pieces(call: Call) -> list[str]:
+            found = of(call, "logData")
+            return [event["data"] for event in found if event["source"] == "upstream"]
+
+        await call.until(lambda c: sum(map(len, pieces(c))) >= size)
+        events = pieces(call)
+        assert "".join(events) == text
         assert len(events) > 4
         await leave(call)
+
+    run_proxied(main, ModelDefinition(id="a"))
+
+
+@pytest.mark.parametrize("logs", ["none", "proxy", "upstream", "all"])
+def test_events_send_the_logs_that_are_asked_for(logs: str) -> None:
+    """A page that shows no log gets none, whatever their size; new lines included."""
+
+    async def main(bench: Bench) -> None:
+        call = bench.client.begin("GET", f"/api/events?logs={logs}")
+        await call.until(lambda c: "queue" in types(c))
+        bench.app.proxy.own_log.line("ours")
+        bench.supervisor["a"].log.write(b"theirs\n")
+        bench.app.proxy.event_bus.publish("activity", {"id": 1})
+        expected = {"none": 0, "all": 2}.get(logs, 1)
+        await call.until(lambda c: "activity" in types(c) and len(of(c, "logData")) >= expected)
+        assert {event["source"] for event in of(call, "logData")} == {
+            "none": set(), "all": {"proxy", "upstream"},
+        }.get(logs, {logs})  # fmt: skip
+        await leave(call)
+
+    run_proxied(main, ModelDefinition(id="a"))
+
+
+def test_events_refuse_an_unknown_log() -> None:
+    async def main(bench: Bench) -> None:
+        call = await bench.client.call("GET", "/api/events?logs=some")
+        assert call.status == 400
+        assert "expected one of all, none, proxy, upstream" in call.json()["error"]["message"]
 
     run_proxied(main, ModelDefinition(id="a"))
 

@@ -91,7 +91,7 @@ def test_file_of_version_1_keeps_its_rows(tmp_path: Path) -> None:
     assert [row.id for row in stored(path, NEW)] == [5, 6]
     with closing(sqlite3.connect(path)) as db:
         names = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
-    assert names == [("swapchart_activity",)]
+    assert names == [("swapchart_activity",), ("swapchart_wait",)]
 
 
 def test_import_that_fails_changes_nothing(foreign: Path) -> None:

@@ -49,6 +49,35 @@ class Tokens(Part, kw_only=True):
     tokens_per_second: float
 
 
+class WaitReason(Part, kw_only=True):
+    """Why a request waited from a moment on; ``after_ms`` counts from its arrival."""
+
+    after_ms: int
+    why: str
+
+
+class RequestWait(Part, kw_only=True):
+    """How a request waited for its model; the four times, in milliseconds, are the whole wait.
+
+    Attributes:
+        queue_ms: In the queue, before any eviction for its model.
+        evict_ms: While other models were evicted for its model.
+        start_ms: For the start of its model, without hooks.
+        hooks_ms: For the hooks of that start.
+        resident: Models that ran when it arrived.
+        evicted: Models that were evicted for its model meanwhile.
+        reasons: Why it waited in the queue, in order.
+    """
+
+    queue_ms: int
+    evict_ms: int
+    start_ms: int
+    hooks_ms: int
+    resident: list[str]
+    evicted: list[str]
+    reasons: list[WaitReason]
+
+
 class FinishedRequest(Part, kw_only=True):
     """A finished request.
 
@@ -60,6 +89,8 @@ class FinishedRequest(Part, kw_only=True):
         has_capture: ``/api/captures/{id}`` has the request and its response.
         error_msg: Why the request failed.
         request_id: Its X-Request-ID; missing in rows of older versions.
+        swap_id: The swap that it waited for; missing if it waited for none.
+        wait: How it waited; missing if its model was ready.
     """
 
     id: int
@@ -76,6 +107,8 @@ class FinishedRequest(Part, kw_only=True):
     error_msg: Maybe[str] = UNSET
     metadata: Maybe[dict[str, Any]] = UNSET
     request_id: Maybe[str] = UNSET
+    swap_id: Maybe[str] = UNSET
+    wait: Maybe[RequestWait] = UNSET
 
 
 class Activity(Body, kw_only=True):

@@ -1,0 +1,1 @@
+"""Timeline of the proxy: what is kept for it alone, and where from."""

@@ -1,0 +1,25 @@
+"""Connects the timeline of the proxy with its store, the journal, the caches and the memory."""
+
+from __future__ import annotations
+
+from ....runtime.fence import kept
+from ...kv.manager import KvManager
+from ...proxy.context import ProxyContext
+from ...store.journal import Journal
+from ...store.timeline import TimelineStore
+from .memory_samples import MemorySamples
+
+
+def keep_timeline(
+    context: ProxyContext, store: TimelineStore, journal: Journal, kv_manager: KvManager
+) -> None:
+    """Let the proxy show the timeline in *store*, and keep samples of memory and restores there."""
+    supervisor = context.supervisor
+    context.timeline, context.swap_history = store, journal.swap
+
+    def note_restored(model: str, tokens: int, ms: float, saved_ms: float | None) -> None:
+        swap = supervisor.swaps.of(model)
+        store.put_restored(model, tokens, ms, saved_ms, "" if swap is None else swap.id)
+
+    kv_manager.on_restored = note_restored
+    context.spawn(kept(MemorySamples(supervisor, context.accounting.samples, store).run))
