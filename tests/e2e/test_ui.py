@@ -19,7 +19,7 @@ from tools.rows import row
 from tools.swapchart_process import Edited, Serve, SwapchartProcess, chat_body, demo_model
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Request
 
 HOSTILE = "<img src=x onerror=\"document.body.dataset.pwned='yes'\">"
 UI = Path(__file__).parents[2] / "adapters" / "proxy" / "ui"
@@ -461,12 +461,16 @@ def test_ui_in_a_hidden_tab_ends_its_streams(browser: Browser, proxy: SwapchartP
       Object.defineProperty(document, "hidden", {value: isHidden, configurable: true});
       document.dispatchEvent(new Event("visibilitychange"));
     }"""
+
+    def name_of(request: Request) -> str:
+        return request.url.partition("?")[0].rpartition("/")[2]
+
     assert proxy.chat("good").status == 200
     with opened(browser, proxy, "/ui/models?model=good") as page:
         expect_text(page, "#connection", "^live$")
         expect_text(page, "#model-log", "model loaded")  # its stream has begun
         ended: set[str] = set()
-        page.on("requestfailed", lambda request: ended.add(request.url.rpartition("/")[2]))
+        page.on("requestfailed", lambda request: ended.add(name_of(request)))
         page.evaluate(turn, True)
         expect_text(page, "#connection", "^paused$")
         wait_for(page, lambda: ended >= {"events", "good"}, f"two streams end, not {ended}")

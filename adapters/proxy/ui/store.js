@@ -8,7 +8,7 @@ import { complain, followAgain, getJson } from "./api.js";
 /** @typedef {import("./types.js").ModelStatus} ModelStatus */
 /** @typedef {import("./types.js").Flight} Flight */
 
-const EVENTS = "/api/events";
+const EVENTS = "/api/events?logs=none";
 
 /** Connection to the proxy. @type {import("./vendor/preact.js").Signal<{state: "connecting" | "live" | "lost" | "paused", why: string}>} */
 export const connection = signal({ state: "connecting", why: "" });
