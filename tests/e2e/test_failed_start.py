@@ -93,6 +93,8 @@ def test_same_request_gets_the_same_error_and_starts_nothing(
 
     assert (again.status, again.body) == (first.status, first.body)
     assert again.header("x-should-retry") == "false"
+    assert again.header("retry-after-ms") == "250"
+    assert not again.header("retry-after")
     assert starts(journal) == 1
 
 
