@@ -2,19 +2,42 @@
 
 The libraries that clients use repeat a request that failed, two to five times and some of them
 whatever the response says. A large model takes a minute to fail, and evicts others each time.
+
+A program that goes on doubles its pause each time: aider waits 0.25 s first and 32 s last. So each
+repetition may be followed by a longer pause without a new start.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 
 from ....runtime import RequestError, StartError, Transition
 from ..body.json_scan import Steps
 
 REMEMBERED_S = 10.0  # libraries wait at most 8 s between two tries
+GROWTH = 2.5  # times the last pause: programs double it and add to it at random
+LONGEST_S = 90.0  # from the failure on; the last try of aider comes after 66 s
 _MAX_REQUESTS = 256  # of a model
 _STEP_BYTES = 1 << 20  # takes about 1 ms
+
+
+@dataclass(slots=True)
+class _Failure:
+    """One request whose start failed; times are seconds of the clock.
+
+    Attributes:
+        error: The error, without its traceback.
+        failed_at: Time of the failure.
+        asked_at: Time of the last repetition.
+        until: When it is forgotten.
+    """
+
+    error: RequestError
+    failed_at: float
+    asked_at: float
+    until: float
 
 
 class FailedStarts:
@@ -29,7 +52,7 @@ class FailedStarts:
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
-        self._requests: dict[str, dict[bytes, tuple[float, RequestError]]] = {}
+        self._requests: dict[str, dict[bytes, _Failure]] = {}
         self.epoch = 0
 
     def __contains__(self, model: object) -> bool:
@@ -37,10 +60,19 @@ class FailedStarts:
         return model in self._requests
 
     def error(self, model: str, digest: bytes) -> RequestError | None:
-        """Return the error for a request whose start failed less than `REMEMBERED_S` ago."""
+        """Return the error for a request whose start failed a moment ago.
+
+        It is remembered for `REMEMBERED_S`, and after each repetition for `GROWTH` times the pause
+        before it, but no longer than `LONGEST_S`.
+        """
         self._drop_old(model)
         found = self._requests.get(model, {}).get(digest)
-        return None if found is None else found[1]
+        if found is None:
+            return None
+        now = self._now()
+        longer = min(now + GROWTH * (now - found.asked_at), found.failed_at + LONGEST_S)
+        found.until, found.asked_at = max(found.until, longer), now
+        return found.error
 
     def remember(self, model: str, digest: bytes, error: StartError) -> None:
         """Remember that the start for a request has failed."""
@@ -48,7 +80,8 @@ class FailedStarts:
         requests = self._requests.setdefault(model, {})
         requests.pop(digest, None)
         # Not the error itself: its traceback holds the body of the request.
-        requests[digest] = (self._now() + REMEMBERED_S, error.again())
+        now = self._now()
+        requests[digest] = _Failure(error.again(), now, now, now + REMEMBERED_S)
         if len(requests) > _MAX_REQUESTS:
             del requests[next(iter(requests))]
 
@@ -71,7 +104,7 @@ class FailedStarts:
         requests, now = self._requests.get(model), self._now()
         if requests is None:
             return
-        for digest in [key for key, (until, _) in requests.items() if until <= now]:
+        for digest in [key for key, each in requests.items() if each.until <= now]:
             del requests[digest]
         if not requests:
             del self._requests[model]

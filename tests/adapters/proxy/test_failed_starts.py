@@ -1,4 +1,4 @@
-"""Memory of failed starts: ten seconds, few requests, and nothing of their bodies."""
+"""Memory of failed starts: seconds, longer for clients that go on, and nothing of their bodies."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from hypothesis.strategies import binary, floats, lists, sampled_from, text, tup
 
 from swapchart.adapters.proxy.body.json_scan import finished
 from swapchart.adapters.proxy.models.failed_starts import (
+    GROWTH,
+    LONGEST_S,
     REMEMBERED_S,
     FailedStarts,
     digest_steps,
@@ -24,19 +26,20 @@ class Clock:
         return self.time
 
 
-@given(lists(tuples(floats(0, 8), sampled_from(["fail", "forget", "clear", "look"]))))
+@given(lists(tuples(floats(0, 40), sampled_from(["fail", "forget", "clear", "look"]))))
 def test_failure_is_remembered_for_its_time_unless_forgotten(
     steps: list[tuple[float, str]],
 ) -> None:
-    """A model of two variables: until when, if at all."""
+    """A model of three variables: the failure, the last look at it, and its end, if any."""
     clock = Clock()
-    memory, until = FailedStarts(clock), 0.0
+    memory, failed, looked, until = FailedStarts(clock), 0.0, 0.0, 0.0
     for wait_s, what in steps:
         clock.time += wait_s
+        now = clock.time
         match what:
             case "fail":
                 memory.remember("a", b"1", FAILED)
-                until = clock.time + REMEMBERED_S
+                failed, looked, until = now, now, now + REMEMBERED_S
             case "forget":
                 memory.forget("a")
                 until = 0.0
@@ -45,10 +48,34 @@ def test_failure_is_remembered_for_its_time_unless_forgotten(
                 until = 0.0
         found = memory.error("a", b"1")
 
-        assert (found is not None) == (clock.time < until)
+        assert (found is not None) == (now < until)
         assert ("a" in memory) == (found is not None)
         assert memory.error("a", b"2") is None
         assert memory.error("b", b"1") is None
+        if found is not None:
+            pause, looked = now - looked, now
+            until = max(until, min(now + GROWTH * pause, failed + LONGEST_S))
+
+
+def starts_of(delays_s: list[float]) -> int:
+    """Return how many starts a client causes that repeats one request after these pauses."""
+    clock = Clock()
+    memory = FailedStarts(clock)
+    starts = 0
+    for delay_s in [0.0, *delays_s]:
+        clock.time += delay_s
+        if memory.error("a", b"1") is None:
+            starts += 1
+            clock.time += 2.0
+            memory.remember("a", b"1", FAILED)
+    return starts
+
+
+def test_client_that_backs_off_causes_one_start() -> None:
+    """Aider sleeps 0.25 s and doubles that up to 32 s; a person does not."""
+    assert starts_of([0.3 * 2**n for n in range(8)]) == 1
+    assert starts_of([11.0]) == 2
+    assert starts_of([9.0] * 20) == 3
 
 
 def test_remembered_error_is_the_same_without_its_traceback() -> None:
