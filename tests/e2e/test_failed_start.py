@@ -98,6 +98,18 @@ def test_same_request_gets_the_same_error_and_starts_nothing(
     assert starts(journal) == 1
 
 
+def test_same_request_with_its_keys_in_another_order_starts_nothing(
+    proxy: SwapchartProcess, journal: Journal
+) -> None:
+    """Codex repeats a request five times, each time in another order."""
+    body = chat_body("broken")
+    proxy.call("POST", CHAT, value=body)
+    again = proxy.call("POST", CHAT, value=dict(reversed(body.items())))
+
+    assert error_of(again)["code"] == "exited"
+    assert starts(journal) == 1
+
+
 def test_another_request_tries_anew(proxy: SwapchartProcess, journal: Journal) -> None:
     proxy.chat("broken")
     proxy.chat("broken", limit=3)

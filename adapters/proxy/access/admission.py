@@ -70,7 +70,11 @@ _ALLOWED = Allowed()
 _UNAUTHORIZED = Denied(
     401,
     "unauthorized: invalid or missing API key",
-    headers=((b"www-authenticate", b'Basic realm="swapchart"'),),
+    headers=(
+        (b"www-authenticate", b'Basic realm="swapchart"'),
+        # Claude Code repeats a request with a wrong key ten times within three minutes otherwise.
+        (b"x-should-retry", b"false"),
+    ),
 )
 _LOOP = Denied(
     508, "this proxy has forwarded the request before: peers point at each other", "peer_loop"

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from ....runtime import StartError
 from ..accounting.request_record import RequestRecord
 from ..context import ProxyContext
-from ..models.failed_starts import digest_steps
+from ..models.failed_starts import comparable, digest_steps
 
 _LARGE_BYTES = 1 << 16  # a body that is hashed in turns
 #: Phases in which a request would start its model; otherwise it is started for another request.
@@ -62,5 +62,5 @@ async def _digest(
     client = request.access.client or request.client or ""
     is_short = len(content) <= _LARGE_BYTES
     return await context.turns.run(
-        digest_steps(client, record.method, target, content), is_short=is_short
+        digest_steps(client, record.method, target, comparable(content)), is_short=is_short
     )

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
 
+import msgspec
+
 from ....runtime import RequestError, StartError, Transition
 from ..body.json_scan import Steps
 
@@ -21,6 +23,7 @@ GROWTH = 2.5  # times the last pause: programs double it and add to it at random
 LONGEST_S = 90.0  # from the failure on; the last try of aider comes after 66 s
 _MAX_REQUESTS = 256  # of a model
 _STEP_BYTES = 1 << 20  # takes about 1 ms
+_ORDERED_BYTES = 1 << 18  # 256 KiB of messages take 15 ms; longer ones are compared as they are
 
 
 @dataclass(slots=True)
@@ -108,6 +111,19 @@ class FailedStarts:
             del requests[digest]
         if not requests:
             del self._requests[model]
+
+
+def comparable(body: bytes) -> bytes:
+    """Return *body* with the keys of its JSON in order; unchanged if it is none, or large.
+
+    Codex keeps some keys in a hash table, and sends them in another order with each repetition.
+    """
+    if len(body) > _ORDERED_BYTES:
+        return body
+    try:
+        return msgspec.json.encode(msgspec.json.decode(body), order="sorted")
+    except (msgspec.MsgspecError, RecursionError):
+        return body
 
 
 def digest_steps(client: str, method: bytes, target: bytes, body: bytes) -> Steps[bytes]:

@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
+import pytest
 from hypothesis import given
-from hypothesis.strategies import binary, floats, lists, sampled_from, text, tuples
+from hypothesis.strategies import (
+    SearchStrategy,
+    binary,
+    booleans,
+    dictionaries,
+    floats,
+    integers,
+    lists,
+    none,
+    recursive,
+    sampled_from,
+    text,
+    tuples,
+)
 
 from swapchart.adapters.proxy.body.json_scan import finished
 from swapchart.adapters.proxy.models.failed_starts import (
@@ -11,6 +28,7 @@ from swapchart.adapters.proxy.models.failed_starts import (
     LONGEST_S,
     REMEMBERED_S,
     FailedStarts,
+    comparable,
     digest_steps,
 )
 from swapchart.runtime import StartError
@@ -113,6 +131,37 @@ def test_requests_have_the_same_digest_only_if_they_are_the_same(
     is_same = finished(digest_steps(*one)) == finished(digest_steps(*other))
 
     assert is_same == (one == other)
+
+
+VALUES: SearchStrategy[Any] = recursive(
+    none() | booleans() | integers() | floats(allow_nan=False, allow_infinity=False) | text(),
+    lambda inner: lists(inner, max_size=3) | dictionaries(text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+def turned(value: Any) -> Any:
+    """Return *value* with the keys of all objects in the opposite order."""
+    if isinstance(value, dict):
+        return {key: turned(each) for key, each in reversed(value.items())}
+    return [turned(each) for each in value] if isinstance(value, list) else value
+
+
+@given(VALUES, VALUES)
+def test_json_bodies_are_the_same_whatever_the_order_of_their_keys(one: Any, other: Any) -> None:
+    first, second = (comparable(json.dumps(value).encode()) for value in (one, other))
+
+    assert comparable(json.dumps(turned(one), indent=1).encode()) == first
+    assert (first == second) == (
+        json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+    )
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b"--x\r\n", b'"\xff"', b"[" * 100_000, b'{"a":"' + b"x" * (1 << 18) + b'"}']
+)
+def test_body_that_is_no_short_json_is_compared_as_it_is(body: bytes) -> None:
+    assert comparable(body) is body
 
 
 def test_long_bodies_are_hashed_to_their_end() -> None:
