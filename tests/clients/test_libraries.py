@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from tools.client_drivers import KEY, LIBRARIES, Driver, Library
+from tools.client_drivers import KEY, LIBRARIES, Driver, Library, version
 from tools.client_table import note
 from tools.net import LATE_S
 from tools.swapchart_process import Journal, Serve, SwapchartProcess, demo_model
@@ -66,6 +66,7 @@ def driver(
 ) -> Iterator[Driver]:
     folder = tmp_path_factory.mktemp("home")
     with Driver(library, f"http://127.0.0.1:{proxy.port}", folder) as driver:
+        note(library.name, "version", version(library))
         yield driver
 
 

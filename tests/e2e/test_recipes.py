@@ -164,8 +164,8 @@ def check_stop(connection: raw.Connection, managed: Managed) -> None:
 
 def test_recipe_supervisord_stops_without_orphans(managed: Managed, tmp_path: Path) -> None:
     """`supervisorctl stop` lets a stream finish, ends the models, and the exit code is 0."""
-    daemon = program("supervisord", "python/bin/supervisord")
-    control = program("supervisorctl", "python/bin/supervisorctl")
+    daemon = program("supervisord", ".recipes/python/bin/supervisord")
+    control = program("supervisorctl", ".recipes/python/bin/supervisorctl")
     changes = settings(tmp_path)
     port = int(changes["proxy"].rpartition(":")[2])
     (block,) = blocks("supervisord", "ini")
@@ -191,7 +191,7 @@ def test_recipe_supervisord_stops_without_orphans(managed: Managed, tmp_path: Pa
 
 def test_recipe_pm2_stops_without_orphans(managed: Managed, tmp_path: Path) -> None:
     """`pm2 stop` lets a stream finish and ends the models, and no process crashed."""
-    pm2 = program("pm2", "node_modules/.bin/pm2")
+    pm2 = program("pm2", ".recipes/node_modules/.bin/pm2")
     changes = settings(tmp_path)
     port = int(changes["proxy"].rpartition(":")[2])
     (block,) = blocks("pm2", "js")
@@ -251,10 +251,10 @@ def test_recipe_open_webui_task_model_causes_no_swap(
     assert open_webui_turns(proxy, tasks) == evictions
 
 
-@pytest.mark.recipes
+@pytest.mark.clients
 def test_recipe_litellm_checks_load_no_model(serve: Serve, tmp_path: Path) -> None:
     """LiteLLM passes streams on, and its /health loads nothing; without the settings it does."""
-    litellm = program("litellm", "python/bin/litellm")
+    litellm = program("litellm", ".clients/python/bin/litellm")
     proxy = proxy_of(serve)
     (block,) = blocks("LiteLLM", "yml")
     block = replaced(block, proxy=f"127.0.0.1:{proxy.port}")
@@ -275,10 +275,10 @@ def test_recipe_litellm_checks_load_no_model(serve: Serve, tmp_path: Path) -> No
     assert proxy.get("/api/models/titles/history")["data"]
 
 
-@pytest.mark.recipes
+@pytest.mark.clients
 def test_recipe_opencode_uses_one_model(serve: Serve, tmp_path: Path) -> None:
     """A session of opencode, with its title, is served by the chat model alone."""
-    opencode = program("opencode", "node_modules/.bin/opencode")
+    opencode = program("opencode", ".clients/programs/node_modules/.bin/opencode")
     proxy = proxy_of(serve)
     (block,) = blocks("opencode", "json")
     (tmp_path / "opencode.json").write_text(replaced(block, proxy=f"127.0.0.1:{proxy.port}"))

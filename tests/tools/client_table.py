@@ -14,7 +14,8 @@ from pathlib import Path
 PAGE = Path(__file__).parents[2] / "docs" / "clients.md"
 BEGIN, END = "<!-- results: begin -->\n", "<!-- results: end -->\n"
 COLUMNS = (
-    "listed", "chat", "stream", "swap", "tools", "embeddings", "errors", "error of a broken model",
+    "version", "listed", "chat", "stream", "swap", "tools", "embeddings", "errors",
+    "error of a broken model",
 )  # fmt: skip
 STEPS_S = (1, 3, 10, 30, 60)
 #: File that the tests append to, one JSON list a line.

@@ -24,8 +24,7 @@ from .swapchart_process import CHAT, chat_body, demo_model
 
 PAGE = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text("utf-8")
 KEY = {"Authorization": "Bearer sk-example"}
-#: Where .ci/recipes installs programs that Debian does not have.
-_INSTALLED = Path(__file__).parents[2] / ".recipes"
+_ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 _ECHO = str(Path(__file__).with_name("websocket_model.py"))
 _RATE = 20.0  # tokens a second: a buffer of a reverse proxy would fill after minutes
@@ -53,11 +52,16 @@ def configuration() -> dict[str, Any]:
 
 
 def program(name: str, *places: str) -> str:
-    """Return the path of the program *name*; skip the test where it is not installed."""
-    own = (str(_INSTALLED / place) for place in places)
+    """Return the path of the program *name*; skip the test where it is not installed.
+
+    Args:
+        name: Name on the path.
+        places: Where .ci/recipes or .ci/clients install it, from the root of the project.
+    """
+    own = (str(_ROOT / place) for place in places)
     found = next(filter(None, map(shutil.which, (name, *own))), None)
     if found is None:
-        pytest.skip(f"{name} is not installed; .ci/recipes installs it")
+        pytest.skip(f"{name} is not installed; .ci/recipes and ./dev clients install programs")
     return found
 
 

@@ -25,6 +25,7 @@ OF_LANGUAGE: Mapping[str, str] = {
 
 _E2E = "tests/e2e/test_docs"
 _RECIPES = "tests/e2e/test_recipes.py"
+_PROGRAMS = "tests/clients/test_programs.py"
 _NO_THREADS = "tests/e2e/test_no_threads.py"
 
 RUNS_ALONE = f"{_E2E}.py::test_docs_command_runs_alone"
@@ -451,6 +452,14 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/reliability.md: docker run --init",
         "docs/reliability.md: docker exec",
         "docs/reliability.md: podman stop NAME",
+    ),
+    "tests/clients/test_snippets.py::test_docs_example_of_a_client_prints_a_response": (
+        *(f"docs/clients.md: python {number}" for number in range(1, 5)),
+        *(f"docs/clients.md: js {number}" for number in range(1, 4)),
+    ),
+    f"{_PROGRAMS}::test_program_gets_streams_of_two_models_in_turn": (
+        "docs/clients.md: export ANTHROPIC_BASE_URL=http://127.0.0.1:8080",
+        "docs/clients.md: toml 1",
     ),
     f"{_RECIPES}::test_recipe_open_webui_task_model_causes_no_swap": ("docs/recipes.md: ini 1",),
     f"{_RECIPES}::test_recipe_litellm_checks_load_no_model": ("docs/recipes.md: yml 1",),
