@@ -459,6 +459,14 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     ),
     f"{_PROGRAMS}::test_program_gets_streams_of_two_models_in_turn": (
         "docs/clients.md: export ANTHROPIC_BASE_URL=http://127.0.0.1:8080",
+        "docs/clients.md: export ANTHROPIC_API_KEY=sk-example",
+        "docs/clients.md: export ANTHROPIC_MODEL=chat",
+        "docs/clients.md: export ANTHROPIC_DEFAULT_HAIKU_MODEL=chat",
+        "docs/clients.md: export CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1",
+        "docs/clients.md: export OPENAI_API_BASE=http://127.0.0.1:8080/v1",
+        "docs/clients.md: export OPENAI_API_KEY=sk-example",
+        "docs/clients.md: export AIDER_MODEL=openai/chat",
+        "docs/clients.md: export AIDER_WEAK_MODEL=openai/chat",
         "docs/clients.md: toml 1",
     ),
     f"{_RECIPES}::test_recipe_open_webui_task_model_causes_no_swap": ("docs/recipes.md: ini 1",),
@@ -534,11 +542,14 @@ BY_CI: Mapping[str, str] = {
     "docs/operations.md: SWAPCHART_COMPILE=1 pip install '.[all]'": _COMPILED,
 }
 
+_INSTALLS = "it installs 2 GB of clients; ./dev test-all runs it"
 _TWO_MACHINES = "it is for a second machine"
 _SYSTEMD = "systemd is process 1 on no machine that runs the tests"
 
 #: Items that no test can run -> (why, command whose output must name the option or subcommand).
 NOT_RUN: Mapping[str, tuple[str, tuple[str, ...], str]] = {
+    "docs/clients.md: ./dev clients --table": (_INSTALLS, ("./dev", "help"), "clients [--table]"),
+    "docs/contributing.md: ./dev clients": (_INSTALLS, ("./dev", "help"), "clients [--table]"),
     "docs/cluster.md: pip install 'swapchart[proxy,ray]'": (
         "the tests of clusters run where that is installed", ("pip", "install", "--help"),
         "Install packages",
