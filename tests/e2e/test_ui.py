@@ -246,6 +246,18 @@ def test_ui_counts_the_requests_of_a_model(browser: Browser, proxy: SwapchartPro
         expect_text(page, f"{row_of('org/other')} .load", "^$")
 
 
+def test_ui_counts_down_to_an_unload_and_pins(browser: Browser, serve: Serve) -> None:
+    """A loaded model shows when it is unloaded; pinned it stays; stopped it shows its load time."""
+    proxy = serve({"a": demo_model("a", ttl=600)})
+    with opened(browser, proxy) as page:
+        load(page, "a")
+        expect_text(page, f"{row_of('a')} .times", "^unloads in (9 min|10 min)")
+        page.get_by_role("button", name="Pin a until").click()
+        expect_text(page, f"{row_of('a')} .times", "^$")
+        page.locator(f"{row_of('a')} button.stop").click()
+        expect_text(page, f"{row_of('a')} .times", r"^loads in about [\d.]+ m?s$")
+
+
 def test_ui_shows_and_cancels_requests(browser: Browser, proxy: SwapchartProcess) -> None:
     """Running and waiting requests are shown; a click cancels one, and finished ones are listed."""
     with opened(browser, proxy, "/ui/requests") as page:

@@ -141,6 +141,8 @@ class View:
             return self.row(value) if value.model in self._ids else None
         if kind == "inflight":
             return self._in_flight(value)
+        if kind == "unloadTimes":
+            return {name: at for name, at in value.items() if name in self._ids}
         return None
 
     def _in_flight(self, value: dict[str, Any]) -> dict[str, Any] | None:

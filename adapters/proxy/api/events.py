@@ -213,6 +213,8 @@ def _put_state(proxy: ProxyContext, subscription: Subscription) -> None:
     subscription.put("inflight", {"operation": "snapshot", "requests": requests})
     subscription.put("queue", queue_view(proxy.supervisor))
     subscription.put("memory", memory_view(proxy))
+    if deadlines := views.unload_deadlines(proxy):
+        subscription.put("unloadTimes", views.unload_times(proxy, deadlines))
     if proxy.config is not None:
         subscription.put("config", {"held_back": proxy.config.facts()["held_back"]})
 
@@ -225,6 +227,7 @@ class EventPublisher:
         self._seen: dict[int, tuple[int, int, bool]] = {}
         self._queue: Any = None
         self._memory: Any = None
+        self._deadlines: dict[str, float] = {}
         self._full: set[str] = set()
         self._polls = 0
         self._poll_timer: asyncio.TimerHandle | None = None
@@ -282,6 +285,10 @@ class EventPublisher:
         if queue != self._queue:
             self._queue = queue
             bus.publish("queue", queue)
+        deadlines = views.unload_deadlines(self._proxy)
+        if deadlines != self._deadlines:
+            self._deadlines = deadlines
+            bus.publish("unloadTimes", views.unload_times(self._proxy, deadlines))
         self._polls += 1
         if self._polls % _MEMORY_POLLS == 0:
             self._publish_memory()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from time import perf_counter
+from collections.abc import Iterable, Mapping
+from time import perf_counter, time
 
 from ....runtime import Transition
 from ...system.own_node import own_node_name
@@ -51,6 +51,11 @@ def model_status_views(proxy: ProxyContext) -> list[ModelStatus]:
         )  # fmt: skip
         if life.node not in ("", own_node_name()):
             row.node = life.node
+        entry = proxy.supervisor.scheduler.services[definition.id]
+        if entry.is_pinned:
+            row.pinned = True
+        if entry.starts_s:
+            row.load_s = round(entry.load_s, 3)
         if definition.aliases:
             row.aliases = list(definition.aliases)
         if capabilities := capabilities_of(definition.capabilities):
@@ -59,6 +64,23 @@ def model_status_views(proxy: ProxyContext) -> list[ModelStatus]:
             row.context_length = definition.capabilities.context
         rows.append(row)
     return [*rows, *_peer_statuses(proxy)]
+
+
+def unload_deadlines(proxy: ProxyContext) -> dict[str, float]:
+    """Return when each idle model is unloaded, in seconds on the loop's clock, by id.
+
+    Models that are in use, are not loaded, or have no idle limit are left out.
+    """
+    deadlines = {
+        name: proxy.supervisor[name].deadline("idle_limit") for name in proxy.catalog.models
+    }
+    return {name: at for name, at in deadlines.items() if at is not None}
+
+
+def unload_times(proxy: ProxyContext, deadlines: Mapping[str, float]) -> dict[str, float]:
+    """Return *deadlines* in seconds since 1970."""
+    offset = time() - proxy.now()
+    return {name: round(at + offset, 1) for name, at in deadlines.items()}
 
 
 def _peer_statuses(proxy: ProxyContext) -> Iterable[ModelStatus]:

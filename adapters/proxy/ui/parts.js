@@ -2,8 +2,8 @@
 
 import { html, useEffect, useRef, useState } from "./vendor/preact.js";
 import { command, getJson } from "./api.js";
-import { messageOf, words } from "./format.js";
-import { epoch, flights } from "./store.js";
+import { messageOf, seconds, size, words } from "./format.js";
+import { epoch, flights, memory, unloadTimes } from "./store.js";
 
 /** @typedef {import("./types.js").ModelStatus} ModelStatus */
 
@@ -40,6 +40,31 @@ export function loadOf(model) {
   return parts.join(", ");
 }
 
+/** Return what is known about the time of a model: until it is unloaded, or that a start takes. @param {ModelStatus} row */
+function timeOf(row) {
+  if (row.state === "ready" || row.state === "sleeping") {
+    const at = unloadTimes.value[row.id];
+    if (at) return `unloads in ${seconds(Math.max(0, Math.round(at - Date.now() / 1000)))}`;
+    return row.pinned ? "pinned" : "";
+  }
+  return row.load_s === undefined ? "" : `loads in about ${seconds(row.load_s)}`;
+}
+
+/** Requests, memory and times of a model in a few words. @param {{row: ModelStatus}} props */
+export function Facts({ row }) {
+  const holder = memory.value?.models.find((/** @type {any} */ each) => each.model === row.id);
+  const pools = Object.keys({ ...holder?.claim, ...holder?.seen });
+  const held = pools.map((pool) => Math.max(holder.claim[pool] ?? 0, holder.seen[pool] ?? 0)).reduce((sum, each) => sum + each, 0);
+  useTick(1000, unloadTimes.value[row.id] !== undefined);
+  return html`
+    <span class="quiet facts-of">
+      <span class="load">${loadOf(row.id)}</span> <span class="held">${held > 0 && size(held)}</span> <span class="times">${timeOf(row)}</span>
+    </span>`;
+}
+
+/** Keep a loaded model until it is unloaded, whatever its idle limit. @param {ModelStatus} row */
+export const keep = (row) => command("POST", "/ollama/api/generate", { model: row.id, keep_alive: -1, stream: false });
+
 /** Buttons that load and unload a model. @param {{row: ModelStatus}} props */
 export function LoadButtons({ row }) {
   const isDown = row.state === "stopped" || row.state === "shutdown";
@@ -47,6 +72,8 @@ export function LoadButtons({ row }) {
   return html`
     <button type="button" class="start primary" aria-label=${`Load ${row.id}`} disabled=${!isDown || row.state === "shutdown"}
       onClick=${() => command("POST", "/models/load", { model: row.id })}>Load</button>
+    ${unloadTimes.value[row.id] !== undefined &&
+    html`<button type="button" class="keep" aria-label=${`Pin ${row.id} until it is unloaded`} onClick=${() => keep(row)}>Pin</button>`}
     <button type="button" class="stop" aria-label=${`Unload ${row.id}`} disabled=${!canStop}
       onClick=${() => command("POST", `/api/models/unload/${encodeURIComponent(row.id)}`)}>Unload</button>`;
 }

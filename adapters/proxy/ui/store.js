@@ -26,6 +26,8 @@ export const heldBack = signal(null);
 export const profiles = signal({ active: null, profiles: [] });
 /** Seconds that the scheduler's clock is behind the browser's; null before it is known. @type {import("./vendor/preact.js").Signal<number | null>} */
 export const clock = signal(null);
+/** When each idle model is unloaded: id -> seconds since 1970. @type {import("./vendor/preact.js").Signal<Record<string, number>>} */
+export const unloadTimes = signal({});
 /** Counts connections to the proxy: a page that has read something reads it again. */
 export const epoch = signal(0);
 
@@ -47,6 +49,7 @@ const TAKE = {
   inflight: takeFlights,
   queue: (value) => (queue.value = value),
   memory: (value) => (memory.value = value),
+  unloadTimes: (value) => (unloadTimes.value = value),
   config: ({ held_back: change }) => (heldBack.value = change),
   profileChanged: () => readProfiles(),
 };
@@ -88,6 +91,7 @@ export function begin() {
       rest = "";
       isNew = true;
       connection.value = { state: "connecting", why: "" };
+      unloadTimes.value = {}; // of the proxy before; none is sent while no model is idle
     },
     (text) => {
       if (connection.value.state !== "live") connection.value = { state: "live", why: "" };

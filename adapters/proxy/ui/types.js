@@ -16,6 +16,8 @@
  * @property {number | null} [pid]
  * @property {string} [node]
  * @property {number} [incarnation]
+ * @property {boolean} [pinned]
+ * @property {number} [load_s]
  */
 
 /**

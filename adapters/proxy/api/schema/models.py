@@ -169,6 +169,8 @@ class ModelStatus(Part, kw_only=True):
         configuration: Active states of the chart, outermost first.
         failures: Failed starts in a row.
         node: Node of the server; absent for the machine of the proxy.
+        pinned: The model is never evicted.
+        load_s: Time in seconds that a start takes, by the last ones; absent before the first.
     """
 
     id: str
@@ -188,6 +190,8 @@ class ModelStatus(Part, kw_only=True):
     aliases: Maybe[list[str]] = UNSET
     capabilities: Maybe[dict[str, bool]] = UNSET
     context_length: Maybe[int] = UNSET
+    pinned: Maybe[bool] = UNSET
+    load_s: Maybe[float] = UNSET
 
 
 class ChartLabel(Part, kw_only=True):

@@ -5,7 +5,7 @@ import { ROOT } from "../api.js";
 import { Chart } from "../chart.js";
 import { clockTime, seconds, words } from "../format.js";
 import { Log } from "../log.js";
-import { LoadButtons, loadOf, moodOf, stateText, trouble, useJson, useSoon } from "../parts.js";
+import { Facts, LoadButtons, moodOf, stateText, trouble, useJson, useSoon } from "../parts.js";
 import { address, model } from "../router.js";
 import { memory, models, useEvents } from "../store.js";
 
@@ -44,7 +44,7 @@ export default function Model() {
         <h1 id="model-title" dir="auto">${row.name || row.id}</h1>
         <span class="badge">${stateText(row)}</span>
         <p id="model-facts" class="quiet">${facts.filter(Boolean).join(" · ")}</p>
-        <span class="quiet load">${loadOf(row.id)}</span>
+        <${Facts} row=${row} />
         <div class="buttons"><${LoadButtons} row=${row} /></div>
         ${row.state === "ready" &&
         html`<a id="model-open" target="_blank" rel="noreferrer" href=${`${ROOT}/upstream/${encodeURIComponent(row.id)}/`}>Open its own page</a>`}

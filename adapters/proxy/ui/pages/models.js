@@ -4,7 +4,7 @@ import { html, useState } from "../vendor/preact.js";
 import { command } from "../api.js";
 import { byName } from "../format.js";
 import { Memory } from "../memory.js";
-import { LoadButtons, loadOf, moodOf, stateText, trouble } from "../parts.js";
+import { Facts, LoadButtons, moodOf, stateText, trouble } from "../parts.js";
 import { address } from "../router.js";
 import { memory, models } from "../store.js";
 
@@ -34,7 +34,7 @@ function Model({ row }) {
         <p class="description" dir="auto">${row.description}</p>
         <p class="trouble">${trouble(row)}</p>
       </div>
-      <span class="quiet load">${loadOf(row.id)}</span>
+      <${Facts} row=${row} />
       <div class="buttons">
         <a class="button" aria-label=${`Chat with ${row.id}`} href=${address("playground", { model: row.id })}>Chat</a>
         <${LoadButtons} row=${row} />
