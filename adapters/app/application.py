@@ -34,6 +34,7 @@ from ..process.keeping.takeover import TakeOver, take_over
 from ..process.launcher import LocalLauncher
 from ..process.orphans import boot_id, kill_orphans, started_of
 from ..proxy.app import ProxyApp
+from ..proxy.context import ProxyContext
 from ..proxy.monitoring.event_loop import LoopWatch
 from ..store import Database, StoreError, activity_schema
 from ..store.activity import ActivityStore
@@ -53,6 +54,7 @@ from .kv_setup import kv_settings_by_model, with_kv_hooks
 from .live_config import LiveConfig
 from .log_buffer import keeping_log
 from .memory_setup import MemorySetup
+from .ollama.facts import ModelFileFacts
 from .prefetch import Prefetch
 from .proxy_setup import model_catalog, proxy_options
 from .root_path import without_root_path
@@ -104,17 +106,29 @@ class Application:
         self._running: LiveConfig | None = None
         self._nodes: ClusterNodes | None = None
         self._state, self._root_path = state, root_path
+        self._files = ModelFileFacts()
         self._databases: list[Database] = []
         self.supervisor: Supervisor | None = None
         self._proxy: ProxyApp | None = None
         self._stop_limit_s = limit_of(config) if stop_limit_s is None else stop_limit_s
         self._listeners: list[Callable[[Transition], None]] = []
+        self._config_listeners: list[Callable[[Config], None]] = []
         self._may_keep = may_keep
         self.server = "asgi"
 
     def listen(self, listener: Callable[[Transition], None]) -> None:
         """Call *listener* with every transition; to be called before `running`."""
         self._listeners.append(listener)
+
+    def listen_to_config(self, listener: Callable[[Config], None]) -> None:
+        """Call *listener* with every later configuration, once it is in force."""
+        self._config_listeners.append(listener)
+
+    @property
+    def proxy(self) -> ProxyContext:
+        """What the handlers of the running proxy share."""
+        assert self._proxy is not None, "the lifespan has not begun"
+        return self._proxy.proxy
 
     def ask_reload(self, why: str) -> None:
         """Read the configuration again as soon as possible; for signals."""
@@ -170,7 +184,7 @@ class Application:
             self._running = running = LiveConfig(
                 self.config, specs, supervisor, self._proxy.proxy, sources=self._sources,
                 seen=self._seen, add_hooks=partial(with_kv_hooks, kv_manager=kv_manager),
-                on_change=partial(_apply_parts, kv_manager, supervisor),
+                on_change=partial(self._apply_parts, kv_manager, supervisor),
                 before_change=configure_parts, make_service=memory.service,
                 prepare=memory.prepare, find_lost=lost_finder(memory),
                 must_have_keys=self._must_have_keys, has_own_stop_limit=self._has_own_stop_limit,
@@ -217,6 +231,15 @@ class Application:
         await self._nodes.read()
         return Launchers(external, [containers, remote])
 
+    def _apply_parts(self, kv_manager: KvManager, supervisor: Supervisor, config: Config) -> None:
+        """Apply what the parts beside the supervisor take from a later configuration."""
+        kv_manager.apply_settings(kv_settings_by_model(config))
+        if supervisor.memory_yielding is not None:
+            supervisor.memory_yielding.notice()
+        supervisor.spawn(self._files.read, config)
+        for listener in self._config_listeners:
+            listener(config)
+
     def _config(self) -> Config:
         """Return the configuration in force."""
         return self.config if self._running is None else self._running.config
@@ -227,6 +250,8 @@ class Application:
     async def _start_background_tasks(
         self, stack: AsyncExitStack, running: LiveConfig, supervisor: Supervisor
     ) -> None:
+        self.proxy.details["ollama"] = self._files.of
+        supervisor.spawn(self._files.read, self.config)
         if self._nodes is not None:
             self._nodes.watch(supervisor)
             await stack.enter_async_context(_beside(kept(self._nodes.run)))
@@ -369,13 +394,6 @@ class Application:
             await send({"type": f"lifespan.{kind}.failed", "message": str(error)})
             raise
         await send({"type": "lifespan.shutdown.complete"})
-
-
-def _apply_parts(kv_manager: KvManager, supervisor: Supervisor, config: Config) -> None:
-    """Apply what the parts beside the supervisor take from a later configuration."""
-    kv_manager.apply_settings(kv_settings_by_model(config))
-    if supervisor.memory_yielding is not None:
-        supervisor.memory_yielding.notice()
 
 
 async def _memory(footprints: FootprintStore, instance: str, config: Config) -> MemorySetup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from dataclasses import replace
 from pathlib import Path
 
 from ... import __version__
@@ -112,17 +113,32 @@ def _selector(selector: Selector) -> SelectorDefinition:
     )
 
 
+def _api_keys(config: Config) -> tuple[list[ApiKey], str]:
+    """Return all API keys, and the one of clients of Ollama that send none, or "".
+
+    That one is made up, with the rights of the configured key, of which only a hash may be known.
+    """
+    keys, guest = [], ""
+    for number, entry in enumerate(config.api_key_entries, 1):
+        key = ApiKey(
+            key=entry.key.get_secret_value(),
+            scopes=entry.scopes,
+            models=None if entry.models is None else tuple(sorted(entry.models)),
+            holder=f"key {number}",
+        )
+        keys.append(key)
+        if config.ollama is not None and config.ollama.key and entry.name == config.ollama.key:
+            guest = secrets.token_urlsafe(32)
+            keys.append(replace(key, key=guest))
+    return keys, guest
+
+
 def proxy_options(config: Config) -> ProxyOptions:
     """Return the options of the proxy."""
+    keys, guest = _api_keys(config)
     return ProxyOptions(
-        keys=tuple(
-            ApiKey(
-                key=entry.key.get_secret_value(),
-                scopes=entry.scopes,
-                models=None if entry.models is None else tuple(sorted(entry.models)),
-            )
-            for entry in config.api_key_entries
-        ),
+        keys=tuple(keys),
+        ollama_key=guest,
         allowed_origins=config.allowed_origins,
         allowed_hosts=config.allowed_hosts,
         trusted_proxies=config.trusted_proxies,

@@ -47,7 +47,7 @@ _AT_ONCE = {
     "peers": "peers", "ignore_paths": "upstream", "start_on_get": "upstream",
     "preload": "hooks.on_startup.preload",
     "routing": "routing", "on_idle": "onIdle", "on_idle_after": "onIdleAfter", "queue": "queue",
-    "listeners": "listeners", "memory": "memory", "yields": "yield",
+    "listeners": "listeners", "ollama": "ollama", "memory": "memory", "yields": "yield",
     "shutdown_timeout": "shutdownTimeout", "hook_limit": "hookLimit",
     "log_time_format": "logTimeFormat", "capture_bytes": "captureBuffer",
     "performance_every": "performance",

@@ -185,6 +185,29 @@ def _port(options: argparse.Namespace) -> Sequence[tuple[str, str]]:
     return [("ok", f"{address} is free")]
 
 
+def _ollama(options: argparse.Namespace) -> Sequence[tuple[str, str]]:
+    """Look at the address for clients of Ollama, if the configuration has one."""
+    from ..config import ConfigProblems, load_config
+    from ..server import listen
+
+    try:
+        config = load_config(options.config, options.config_dir, is_lenient=options.lenient)
+    except ConfigProblems:
+        return []  # which the check of the configuration reports
+    if config.ollama is None:
+        return []
+    address = config.ollama.listen
+    try:
+        listen.bind(address).close()
+    except listen.BindError as error:
+        if _is_proxy(_address(options)[1]):
+            return [("ok", f"{address} is taken, and a swapchart runs")]
+        reason = getattr(error.__cause__, "strerror", None) or str(error)
+        text = f"{address}: {reason}; stop the program there, which may be Ollama itself"
+        return [("warning", f"{text}, or set another `ollama.listen`")]
+    return [("ok", f"{address} is free")]
+
+
 def _address(options: argparse.Namespace) -> tuple[str, str]:
     """Return the address that `serve` would listen on, and its URL for this machine."""
     scheme = "https" if options.tls_cert_file else "http"
@@ -255,6 +278,7 @@ _CHECKS: dict[str, Callable[[argparse.Namespace], Sequence[tuple[str, str]]]] = 
     "memory": _memory,
     "configuration": _configuration,
     "address": _port,
+    "clients of Ollama": _ollama,
     "state directory": _state,
     "open files": _open_files,
 }

@@ -15,6 +15,7 @@ from ..app.standard_streams import never_waiting
 from ..config import Config, ConfigProblems, format_problems
 from ..server import listen
 from ..server.options import ServeOptions
+from ..system.addresses import is_loopback
 from .defaults import (
     EXIT_CONFIG,
     NoConfigurationError,
@@ -152,7 +153,7 @@ def check_address(
         asked_host, asked_port = listen.parse_address(options.listen)
         if (asked_host.replace("localhost", "127.0.0.1"), asked_port) != (host, port):
             log.warning("systemd passed a socket at %s; --listen has no effect", address)
-    must_have_keys = not (listen.is_loopback(host) or options.allow_unauthenticated)
+    must_have_keys = not (is_loopback(host) or options.allow_unauthenticated)
     if must_have_keys and not config.api_keys:
         raise listen.BindError(
             f"{address} can be reached from other machines and no apiKeys are "

@@ -30,6 +30,7 @@ from .routing import read_routing
 from .schema.document import TOP_KEYS, DocumentSection
 from .schema.fields import KeyScope
 from .schema.model import ModelSection
+from .schema.ollama import problems as problems_of_listener
 from .validate import Reader, locate
 from .values import ApiKeyEntry, Config, ModelConfig
 
@@ -144,6 +145,9 @@ def _check(
     document: DocumentSection, names: Names, broken: Collection[str], machine: Map[str, str] | None
 ) -> None:
     """Report keys of several sections that do not go together, and commands that will not work."""
+    if "apiKeys" not in broken and "ollama" not in broken:
+        for loc, message in problems_of_listener(document.ollama, document.api_keys):
+            names.error(loc, message)
     if "memory" not in broken:
         check_memory(document.memory, names)
         check_yields(document.yields, document.memory, names)
@@ -175,8 +179,7 @@ class _Builder:
     def build(self) -> Config:
         """Return the configuration; after errors it is only an approximation."""
         document, broken = self._reader.read(DocumentSection, _readable(self._expanded.top), "")
-        if document is None:  # every key has a default
-            raise AssertionError(broken)
+        assert document is not None, broken  # every key has a default
         models, whole = self._models(document)
         is_partial = not whole or bool(broken & {"peers", "selectors", "models"})
         names = Names(self._expanded, models, self._collector, is_partial=is_partial)
@@ -208,6 +211,7 @@ class _Builder:
             allowed_hosts=document.allowed_hosts,
             drop_env=frozenset(document.drop_env) | self._key_variables() | {_CLIENT_KEY},
             trusted_proxies=document.trusted_proxies,
+            ollama=document.ollama,
             macros={name: self._reader.plain(node) for name, node in self._expanded.macros.items()},
             profiles=profiles,
             selectors=selectors,
@@ -356,6 +360,7 @@ def _api_keys(document: DocumentSection) -> tuple[ApiKeyEntry, ...]:
             key=section.key,
             scopes=frozenset(section.scopes or _scopes(section.models)),
             models=None if section.models is None else frozenset(section.models),
+            name=section.name,
         )
         for section in document.api_keys
     )

@@ -19,6 +19,7 @@ from .schema.document import ListenersSection
 from .schema.fields import KeyScope
 from .schema.memory import MemorySection, ModelMemory
 from .schema.model import Capabilities, Drain, Kv, Liveness, Restart, Timeouts
+from .schema.ollama import OllamaSection
 from .schema.routing import Queue
 from .schema.section import SecretStr
 from .schema.yielding import YieldSection
@@ -244,6 +245,7 @@ class ApiKeyEntry:
 
     Attributes:
         key: The key, or its hash, as written.
+        name: Its name; empty if it has none.
         scopes: ``infer`` for inference, ``metrics`` for ``/metrics``, ``admin`` for everything but
             inference. At least one.
         models: Names or patterns of models; None means all.
@@ -252,6 +254,7 @@ class ApiKeyEntry:
     key: SecretStr
     scopes: frozenset[KeyScope] = frozenset(("infer", "admin"))
     models: frozenset[str] | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +269,7 @@ class Config:
         allowed_hosts: Further accepted values of the Host header.
         drop_env: Variables that no model and no hook inherits: those of ``dropEnv``, and those
             that hold keys of ``api_key_entries``.
+        ollama: Listener of Ollama's API; None means that there is none.
         trusted_proxies: Addresses or networks whose X-Forwarded-* headers are trusted.
         capture_bytes: Memory for captures; 0 disables them.
         store_path: SQLite file; None keeps activity in memory.
@@ -309,6 +313,7 @@ class Config:
     allowed_hosts: tuple[str, ...] = ()
     drop_env: frozenset[str] = frozenset()
     trusted_proxies: tuple[str, ...] = ()
+    ollama: OllamaSection | None = None
     macros: Mapping[str, str | int | float | bool] = field(default_factory=dict, repr=False)
     profiles: Mapping[str, Profile] = field(default_factory=dict)
     selectors: Mapping[str, Selector] = field(default_factory=dict)

@@ -15,6 +15,8 @@ class ProxyOptions:
 
     Attributes:
         keys: API keys; empty means that no key is needed.
+        ollama_key: The one of them that clients of Ollama's listener have that send no valid key;
+            empty means none.
         allowed_origins: Web pages that may use the API from a browser, besides those of this
             machine and our own: ``https://chat.example.org``; ``*`` in it matches anything.
         allowed_hosts: Further values of Host that are accepted on a loopback address.
@@ -45,6 +47,7 @@ class ProxyOptions:
     """
 
     keys: tuple[ApiKey, ...] = ()
+    ollama_key: str = field(default="", repr=False)
     allowed_origins: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     check_host: bool | None = None
@@ -113,16 +116,20 @@ class ApiKey:
             only ``infer`` for a key with *models*.
         models: Names or patterns of the models it may use, as requests name them or by their ids;
             ``*`` matches anything. None means all models.
+        holder: Name for its holder in the queue; empty means a name by its place.
     """
 
     key: str = field(repr=False)
     scopes: frozenset[KeyScope] | None = None
     models: tuple[str, ...] | None = None
+    holder: str = ""
 
     def access(self, client: str) -> Access:
-        """Return what the key allows to *client*, a name for its holder."""
+        """Return what the key allows to *client*, a name for a holder that has none."""
         default = _EVERY_SCOPE if self.models is None else _INFER_ONLY
-        return Access(default if self.scopes is None else self.scopes, self.models, client)
+        return Access(
+            default if self.scopes is None else self.scopes, self.models, self.holder or client
+        )
 
     @property
     def is_hashed(self) -> bool:

@@ -8,7 +8,7 @@ import gc
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ...runtime.fence import kept
 from ..app.application import Application
@@ -21,8 +21,11 @@ from ..proxy.forwarding.forwarding import ResponseAbortedError
 if TYPE_CHECKING:
     import uvicorn
 from .listen import _BACKLOG
+from .ollama_entry import OllamaEntry
 from .options import ServeOptions
 
+#: An application that can be served.
+Served: TypeAlias = Application | OllamaEntry
 #: Allocations between collections of the young generation, and rounds between those of the older.
 _COLLECTOR = (50_000, 20, 50)
 
@@ -58,8 +61,17 @@ def _logger(name: str) -> logging.Logger:
 
 
 async def _hypercorn(
-    app: Application, sock: socket.socket, stopping: asyncio.Event, options: ServeOptions
-) -> None:
+    app: Served, sock: socket.socket, stopping: asyncio.Event, options: ServeOptions,
+) -> None:  # fmt: skip
+    _tame_collector()
+    with patched_hypercorn(H1Limits(), is_stock=options.is_stock), hypercorn_websockets():
+        await _hypercorn_beside(app, sock, stopping, options)
+
+
+async def _hypercorn_beside(
+    app: Served, sock: socket.socket, stopping: asyncio.Event, options: ServeOptions,
+) -> None:  # fmt: skip
+    """Serve by hypercorn, which is prepared already, beside another server in this process."""
     from hypercorn.asyncio import serve
     from hypercorn.config import Config
 
@@ -86,17 +98,16 @@ async def _hypercorn(
     _logger("swapchart.h1")
     trigger: Callable[[], Awaitable[object]] = stopping.wait
     framework: Any = app
-    _tame_collector()
-    with patched_hypercorn(limits, is_stock=options.is_stock), hypercorn_websockets():
-        await serve(framework, config, shutdown_trigger=trigger, mode="asgi")
+    await serve(framework, config, shutdown_trigger=trigger, mode="asgi")
 
 
 def uvicorn_config(
-    app: Application, options: ServeOptions, is_draining: Callable[[], bool]
+    app: Served, options: ServeOptions, is_draining: Callable[[], bool]
 ) -> uvicorn.Config:
     """Return the configuration of uvicorn, with no middleware between our layer and *app*."""
     import uvicorn
 
+    framework: Any = app
     certificate, key = options.certificate or (None, None)
     limits = H1Limits()
     protocol: Any = uvicorn_protocol(limits, is_draining)
@@ -105,7 +116,7 @@ def uvicorn_config(
         protocol = guarded_uvicorn(limits) or "auto"
         headers.append(("keep-alive", f"timeout={limits.keep_alive_s:.0f}"))
     return uvicorn.Config(
-        app, ssl_certfile=certificate, ssl_keyfile=key, backlog=_BACKLOG, log_level="warning",
+        framework, ssl_certfile=certificate, ssl_keyfile=key, backlog=_BACKLOG, log_level="warning",
         access_log=False, server_header=False, date_header=False,
         timeout_graceful_shutdown=int(options.stop_limit_s),
         timeout_keep_alive=int(limits.keep_alive_s + limits.keep_alive_spare_s),
@@ -116,8 +127,16 @@ def uvicorn_config(
 
 
 async def _uvicorn(
-    app: Application, sock: socket.socket, stopping: asyncio.Event, options: ServeOptions
+    app: Served, sock: socket.socket, stopping: asyncio.Event, options: ServeOptions
 ) -> None:
+    _tame_collector()
+    await _uvicorn_beside(app, sock, stopping, options)
+
+
+async def _uvicorn_beside(
+    app: Served, sock: socket.socket, stopping: asyncio.Event, options: ServeOptions
+) -> None:
+    """Serve by uvicorn beside another server in this process."""
     import uvicorn
 
     server = uvicorn.Server(uvicorn_config(app, options, stopping.is_set))
@@ -130,7 +149,6 @@ async def _uvicorn(
         server.should_exit = True
 
     watcher = asyncio.get_running_loop().create_task(kept(end))
-    _tame_collector()
     try:
         await server.serve(sockets=[sock])
     finally:
@@ -138,6 +156,8 @@ async def _uvicorn(
 
 
 _SERVERS = {"hypercorn": _hypercorn, "uvicorn": _uvicorn}
+#: The same for a further socket, while the first one is served.
+_BESIDE = {"hypercorn": _hypercorn_beside, "uvicorn": _uvicorn_beside}
 
 
 def servers() -> Sequence[str]:

@@ -7,11 +7,8 @@ import errno
 import socket
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    pass
-
+from ..system import addresses
 
 _BACKLOG = 2048
 
@@ -45,15 +42,10 @@ def parse_address(text: str) -> tuple[str, int]:
     Raises:
         OptionError: It has another form.
     """
-    host, mark, port = text.rpartition(":")
-    if not mark or not port.isdigit() or int(port) > 65535:
-        raise OptionError(f"expected HOST:PORT to listen on, such as 127.0.0.1:8080, got {text!r}")
-    return host.strip("[]") or "0.0.0.0", int(port)
-
-
-def is_loopback(host: str) -> bool:
-    """Return True if only this machine can reach *host*."""
-    return host == "localhost" or host.startswith("127.") or host == "::1"
+    try:
+        return addresses.parse_address(text)
+    except ValueError as error:
+        raise OptionError(str(error)) from error
 
 
 def bind(address: str) -> socket.socket:

@@ -22,8 +22,10 @@ from ...runtime.fence import kept
 from ..app.application import Application
 from ..process import rlimits
 from ..system import name_lookup
-from .backends import _SERVERS
+from .backends import _BESIDE, _SERVERS
 from .listen import url_of
+from .ollama_entry import OllamaEntry
+from .ollama_listener import OllamaListener
 from .options import ServeOptions
 from .systemd import Notifier
 
@@ -86,6 +88,14 @@ async def _leave(supervisor: Supervisor, server: asyncio.Task[None], ending: asy
         await supervisor.leave(limit_s)
 
 
+def _open_for_ollama(app: Application, options: ServeOptions) -> OllamaListener:
+    """Return the listener for clients of Ollama, which follows the configuration of *app*."""
+    listener = OllamaListener(OllamaEntry(app), _BESIDE[options.server], options)
+    app.listen_to_config(listener.apply)
+    listener.open(app.config)
+    return listener
+
+
 async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -121,6 +131,7 @@ async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -
         start = _SERVERS[options.server]
         server = loop.create_task(start(app, sock, stopping, options))
         options.on_listening(url_of(sock, "http" if options.certificate is None else "https"))
+        ollama = _open_for_ollama(app, options)
         notifier.tell("READY=1")
         living = loop.create_task(kept(notifier.live))
         asked = loop.create_task(kept(stopping.wait))
@@ -128,12 +139,13 @@ async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -
         await asyncio.wait({server, asked}, return_when=asyncio.FIRST_COMPLETED)
         failed = server.done() and not stopping.is_set()
         stopping.set()
+        ollama.close()
         app.end_streams()
         if is_leaving and not ending.is_set():
             await _leave(supervisor, server, ending)
         else:
             await supervisor.shutdown(supervisor.stop_limit_s)
-        await asyncio.wait({server}, timeout=0.5 if hurry.is_set() else _SERVER_LIMIT_S)
+        await ollama.wait_ended(server, 0.5 if hurry.is_set() else _SERVER_LIMIT_S)
         if not server.done():
             log.warning("aborting connections of clients that neither read nor disconnect")
             loop.set_exception_handler(_hush)

@@ -14,6 +14,7 @@ from .fields import ApiKeyEntrySection, CommandLine, Count, Duration, FreeForm, 
 from .hooks import HookPoints
 from .memory import MemoryEntry, MemorySection
 from .model import ModelSection, Overridable
+from .ollama import OllamaSection
 from .routing import (
     GroupSection,
     MatrixSection,
@@ -213,6 +214,8 @@ class DocumentSection(Overridable):
 
     Example: `trustedProxies: [127.0.0.1]`
     """
+    ollama: OllamaSection | None = None
+    """A listener for clients of Ollama. Example: `ollama: {listen: "127.0.0.1:11434"}`"""
     profiles: dict[str, Annotated[ProfileSection, BeforeValidator(as_profile)]] = Field(
         default_factory=dict
     )

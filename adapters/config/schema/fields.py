@@ -77,6 +77,8 @@ class ApiKeySection(Section):
 
     key: ApiKey
     """The key, or `sha256:` and its hash. Example: `key: sk-example`"""
+    name: str = ""
+    """Name by which `ollama.key` names this key. Example: `name: home`"""
     scopes: Annotated[tuple[KeyScope, ...], AfterValidator(_not_empty)] | None = None
     """Permissions: `infer`, `admin` and `metrics`; by default `infer` and `admin`, and `infer`
     alone for a key with `models`.

@@ -53,6 +53,8 @@ def document(path: Steps, example: dict[str, Any]) -> dict[str, Any]:
         del value["models"]["qwen"]["cmd"]
     if path[:1] == ("selectors",):  # targets of spillover have to fit together
         value["groups"] = {"both": {"swap": False, "members": [*MODELS]}}
+    if path[:1] == ("ollama",):  # an open address needs a key
+        value["apiKeys"] = [{"name": "home", "key": "sk-example"}]
     if example.get("in") == "container":  # for defaults of models, which need one then
         value["models"] = {"qwen": {"container": beside(("models", "*", "container"))}}
         return value  # type: ignore[no-any-return]
