@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+from asyncio import StreamWriter
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -11,6 +14,7 @@ from typing import Any
 import ollama
 import pytest
 from tools import raw
+from tools.asgi import Received, say, say_events, serving
 from tools.clients import openai_client
 from tools.net import LONG_S, free_port, wait_until
 from tools.swapchart_process import Edited, Proxies, Serve, SwapchartProcess, demo_model
@@ -18,6 +22,7 @@ from tools.swapchart_process import Edited, Proxies, Serve, SwapchartProcess, de
 pytestmark = pytest.mark.slow
 
 TALK: Any = [{"role": "user", "content": "hello there"}]
+PNG = b"\x89PNG\r\n\x1a\n" + bytes(64)
 KEYS = [
     {"name": "home", "key": "sk-home", "scopes": ["infer"], "models": ["a", "broken"]},
     "sk-all",
@@ -187,6 +192,80 @@ def test_death_of_a_model_in_a_stream_is_an_error(listening: Listening) -> None:
     with pytest.raises(ollama.ResponseError):
         list(stream)
     listening.proxy.may_log = "broken|broke|ended|exited|killed|aborted"
+
+
+# ---- what demo models do not do
+THOUGHT = {"role": "assistant", "content": None, "reasoning_content": "hm"}
+ASKED = {"index": 0, "id": "c1", "function": {"name": "pick", "arguments": '{"colour": "red"}'}}
+ARRIVED: list[Any] = []
+
+
+async def calling(received: Received, writer: StreamWriter) -> None:
+    """Think and call a function, in a stream if one is asked for."""
+    body = received.json()
+    ARRIVED.append(body)
+    if not body["stream"]:
+        message = {**THOUGHT, "tool_calls": [ASKED]}
+        choices = [{"message": message, "finish_reason": "tool_calls"}]
+        await say(writer, json.dumps({"choices": choices}).encode())
+        return
+    deltas = [THOUGHT, {"tool_calls": [ASKED]}, {}]
+    reasons = [None, None, "tool_calls"]
+    values = [
+        {"choices": [{"delta": delta, "finish_reason": reason}]}
+        for delta, reason in zip(deltas, reasons, strict=True)
+    ]
+    events = [f"data: {json.dumps(value)}\n\n".encode() for value in values]
+    await say_events(writer, *events, b"data: [DONE]\n\n")
+
+
+def test_client_gets_calls_and_thinking_and_sends_images(serve: Serve) -> None:
+    """Python functions are tools; calls come as objects, and their results go back with ids."""
+
+    def pick(colour: str) -> str:
+        """Pick a colour.
+
+        Args:
+            colour: The colour.
+        """
+        return colour
+
+    async def main() -> None:
+        async with serving(calling) as server:
+            given = {"cmd": "sleep 1000", "proxy": server.url, "checkEndpoint": "none"}
+            port = free_port()
+            config = {"ollama": {"listen": f"127.0.0.1:{port}"}}
+            await asyncio.to_thread(serve, {"m": given}, config=config)
+            async with ollama.AsyncClient(f"http://127.0.0.1:{port}", trust_env=False) as client:
+                talk: list[Any] = [{"role": "user", "content": "which?", "images": [PNG]}]
+                whole = await client.chat("m", talk, tools=[pick], think=True)
+                message = whole.message
+                parts = await client.chat("m", talk, tools=[pick], think="low", stream=True)
+                streamed = [part.message async for part in parts]
+                for found in (message, streamed[1]):
+                    assert found.tool_calls is not None
+                    (call,) = found.tool_calls
+                    assert (call.function.name, call.function.arguments) == (
+                        "pick", {"colour": "red"},
+                    )  # fmt: skip
+                assert message.thinking == streamed[0].thinking == "hm"
+                talk += [message, {"role": "tool", "content": "ok", "tool_name": "pick"}]
+                quiet = await client.chat("m", talk, think=False)
+                assert quiet.message.thinking is None
+
+    ARRIVED.clear()
+    asyncio.run(main())
+    first, second, third = ARRIVED
+    assert first["tools"][0]["function"]["name"] == "pick"
+    url = first["messages"][0]["content"][1]["image_url"]["url"]
+    assert url == f"data:image/png;base64,{b64encode(PNG).decode()}"
+    assert first["chat_template_kwargs"] == {"enable_thinking": True}
+    assert second["reasoning_effort"] == "low"
+    _, asked, result = third["messages"]
+    assert result["tool_call_id"] == asked["tool_calls"][0]["id"]
+    assert asked["tool_calls"][0]["function"]["arguments"] == '{"colour": "red"}'
+    assert asked["reasoning_content"] == "hm"
+    assert third["chat_template_kwargs"] == {"enable_thinking": False}
 
 
 # ---- other programs at the same listener

@@ -210,6 +210,20 @@ def test_doctor_distinguishes_a_proxy_from_other_programs(
     )  # fmt: skip
 
 
+def test_doctor_tells_where_clients_of_ollama_are_served(place: Path, doctor: Doctor) -> None:
+    """The address is shown where one is configured; another program there is a warning."""
+    assert "clients of Ollama" not in doctor()[1]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        (place / "config.yaml").write_text(f"{GOOD}ollama: {{listen: '{address}'}}\n")
+        code, found = doctor()
+        ((level, text),) = found["clients of Ollama"]
+        assert (code, level) == (0, "warning")
+        assert text.startswith(f"{address}: Address already in use; stop the program there")
+
+    assert doctor()[1]["clients of Ollama"] == [("ok", f"{address} is free")]
+
+
 def test_doctor_with_an_address_that_cannot_be_used_is_a_problem(doctor: Doctor) -> None:
     for address in ("203.0.113.1:80", "nowhere"):
         assert doctor("--listen", address)[1]["address"][0][0] == "problem"
