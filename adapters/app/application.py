@@ -40,7 +40,7 @@ from ..store import Database, StoreError, activity_schema
 from ..store.activity import ActivityStore
 from ..store.database_file import Migration
 from ..store.footprints import FootprintStore
-from ..store.journal import MIGRATIONS, IncompleteHooks, Journal, Launched
+from ..store.journal import MIGRATIONS, Journal, Launched
 from ..store.state_directory import NotAFolderError, StateDirectory, StateInUseError
 from ..store.timeline import TimelineStore
 from ..system import threads
@@ -49,7 +49,7 @@ from .cluster.nodes import ClusterNodes, check_engine, cluster_launcher
 from .config_files import ConfigFiles, Signature, watch
 from .container_setup import container_facts, container_launcher, remove_leftovers
 from .fitting import lost_finder
-from .keeping.model_keeper import ModelKeeper
+from .keeping.model_keeper import ModelKeeper, recover_hooks
 from .kv_setup import kv_settings_by_model, with_kv_hooks
 from .live_config import LiveConfig
 from .log_buffer import keeping_log
@@ -175,7 +175,7 @@ class Application:
             for listener in (*own, *self._listeners):
                 supervisor.listen(listener)
             await keeper.adopt(launchers, earlier, left)
-            await _recover_hooks(supervisor, journal, keeper)
+            await recover_hooks(supervisor, journal, keeper)
             activity = await self._activity(stack)
             self._proxy = self._proxy_app(stack, supervisor, kv_manager, journal, activity)
             of_journal, of_activity, *_ = self._databases
@@ -419,22 +419,6 @@ async def _failures(footprints: FootprintStore) -> MemoryFailures:
     except StoreError:
         known = []  # the database has logged it
     return MemoryFailures(known, clock=time.time, store=footprints.put_shortage)
-
-
-async def _recover_hooks(supervisor: Supervisor, journal: Journal, keeper: ModelKeeper) -> None:
-    """Begin to run the hooks of runs that were killed, but not of those that are adopted."""
-    for hooks in await _incomplete_hooks(journal):
-        if (hooks.instance, hooks.service) not in keeper.taken:
-            supervisor.hook_recovery.run(
-                hooks.service, hooks.incarnation, partial(journal.complete, hooks)
-            )
-
-
-async def _incomplete_hooks(journal: Journal) -> list[IncompleteHooks]:
-    try:
-        return await journal.incomplete_hooks()
-    except StoreError:
-        return []  # the database has logged it
 
 
 @asynccontextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 
 from ....runtime import Supervisor, Transition
 from ....runtime.adoption import RunFacts
@@ -12,6 +13,7 @@ from ....runtime.ports import Adopted, Ending, NodeLauncher, NodeProcess
 from ...process.container import KeptContainer
 from ...process.keeping.takeover import KeptRun, TakeOver, read_ended
 from ...process.kept_process import KeptProcess
+from ...store import StoreError
 from ...store.journal import IncompleteHooks, Journal, Launched
 from ...store.state_directory import StateDirectory
 
@@ -117,3 +119,16 @@ class ModelKeeper:
         for instance, service in [] if self._state is None else read_ended(self._state.path):
             self.taken.add((instance, service))
             self._complete(instance, service)
+
+
+async def recover_hooks(supervisor: Supervisor, journal: Journal, keeper: ModelKeeper) -> None:
+    """Begin to run the hooks of runs that were killed, but not of those that are adopted."""
+    try:
+        incomplete = await journal.incomplete_hooks()
+    except StoreError:
+        return  # the database has logged it
+    for hooks in incomplete:
+        if (hooks.instance, hooks.service) not in keeper.taken:
+            supervisor.hook_recovery.run(
+                hooks.service, hooks.incarnation, partial(journal.complete, hooks)
+            )
