@@ -197,6 +197,11 @@ def test_reload_leaves_unchanged_models_alone(edited: Edited, llama: Llama) -> N
     assert (before["restores"], before["verdict"]) == (1, "works")
     swap(edited.proxy)
     assert read(edited.proxy, "one") < 5
+    timeline = edited.proxy.get("/api/timeline")
+    swaps = {swap["id"]: swap["started"] for swap in timeline["swaps"]}
+    assert [swaps[each["swap_id"]] for each in timeline["restored"]] == [["one"], ["one"]]
+    assert timeline["restored_tokens"] > 200
+    assert timeline["saved_ms"] > 0
 
 
 def test_changed_command_drains_saves_stops_and_restores(edited: Edited) -> None:

@@ -177,11 +177,13 @@ def unload_all(page: Page, *models: str) -> None:
 
 
 def test_ui_shows_the_models(browser: Browser, proxy: SwapchartProcess) -> None:
-    """The first page lists each model with name, description, aliases and state, and is live."""
+    """The list has each model with name, description, aliases and state, and is live."""
     with opened(browser, proxy, "/") as page:
         expect_text(page, "#connection", "^live$")
-        row = page.locator(row_of("good"))
         assert page.url.endswith("/ui/")
+        assert page.title() == "Timeline · swapchart"
+        page.get_by_role("link", name="Models", exact=True).click()
+        row = page.locator(row_of("good"))
         assert row.locator(".name").inner_text() == "Good model"
         assert row.locator(".aliases").inner_text() == "good, better"
         assert row.locator(".description").inner_text() == "Says things"
@@ -192,7 +194,7 @@ def test_ui_shows_the_models(browser: Browser, proxy: SwapchartProcess) -> None:
 
 def test_ui_loads_and_unloads(browser: Browser, proxy: SwapchartProcess) -> None:
     """A click loads a model, the picture of its life follows it, and a click unloads it."""
-    with opened(browser, proxy) as page:
+    with opened(browser, proxy, "/ui/models") as page:
         page.get_by_role("link", name="Good model").click()
         page.mouse.move(0, 0)  # away from the chart
         expect_text(page, ".state.active:not(:has(.inside)) .state-name", "^stopped$")
@@ -297,7 +299,7 @@ def test_ui_shows_logs_as_they_come(browser: Browser, proxy: SwapchartProcess) -
 def test_ui_shows_hostile_texts_as_texts(browser: Browser, proxy: SwapchartProcess) -> None:
     """A name, a description, an alias, a log line and a path are never read as HTML."""
     model = f"x/{HOSTILE}"
-    with opened(browser, proxy) as page:
+    with opened(browser, proxy, "/ui/models") as page:
         row = page.locator(".model", has_text="onerror")
         assert row.locator(".name").inner_text() == HOSTILE
         assert row.locator(".description").inner_text() == HOSTILE
@@ -362,7 +364,7 @@ def test_ui_fits_a_phone_in_light_and_dark(
 
 def test_ui_works_by_keyboard(browser: Browser, proxy: SwapchartProcess) -> None:
     """Tab leads to a model's button, Enter presses it, and the focus stays through the change."""
-    with opened(browser, proxy) as page:
+    with opened(browser, proxy, "/ui/models") as page:
         expect_text(page, "#connection", "^live$")
         focused = "document.activeElement.getAttribute('aria-label')"
         for _ in range(40):
@@ -385,11 +387,12 @@ def test_ui_asks_for_a_key(browser: Browser, serve: Serve) -> None:
     refused = "the server responded with a status of 40[13]"
     asked = proxy.call("GET", "/ui/")
     assert (asked.status, asked.header("www-authenticate")) == (401, 'Basic realm="swapchart"')
-    with opened(browser, proxy, http_credentials=basic("sk-admin")) as page:
+    with opened(browser, proxy, "/ui/models", http_credentials=basic("sk-admin")) as page:
         expect_text(page, "#connection", "^live$")
         load(page, "a")
         assert page.evaluate("Object.keys(localStorage).length + document.cookie.length") == 0
-    with opened(browser, proxy, may_say=refused, http_credentials=basic("sk-infer")) as page:
+    infer = basic("sk-infer")
+    with opened(browser, proxy, "/ui/models", may_say=refused, http_credentials=infer) as page:
         expect_text(page, "#key-why", "no admin scope")
         give_key(page, "sk-wrong")
         expect_text(page, "#key-why", "invalid or missing")
@@ -407,7 +410,7 @@ def test_ui_works_below_a_path_of_a_reverse_proxy(
     """Files, pages, streams and commands of the page are relative to where it was opened."""
     with (
         serving_below("/llm", proxy.port) as address,
-        opened(browser, proxy, f"{address}/ui/") as page,
+        opened(browser, proxy, f"{address}/ui/models") as page,
     ):
         expect_text(page, "#connection", "^live$")
         load(page, "good")
@@ -432,7 +435,7 @@ def test_ui_whose_origin_is_refused_names_it_and_asks_for_no_key(
     refused = "the server responded with a status of 403"
     with (
         serving_below("/llm", proxy.port, origin="http://llm.example") as address,
-        opened(browser, proxy, f"{address}/ui/", may_say=refused) as page,
+        opened(browser, proxy, f"{address}/ui/models", may_say=refused) as page,
     ):
         expect_text(page, "#connection", "^live$")
         page.locator(f"{row_of('good')} button.start").click()
@@ -456,7 +459,7 @@ def test_ui_reconnects_after_a_restart(browser: Browser, serve: Serve) -> None:
     """When the proxy ends the page says so, and goes on when there is one again."""
     proxy = serve({"a": demo_model("a")})
     lost = "net::ERR_(CONNECTION|INCOMPLETE)"
-    with opened(browser, proxy, may_say=lost) as page:
+    with opened(browser, proxy, "/ui/models", may_say=lost) as page:
         expect_text(page, "#connection", "^live$")
         assert proxy.stop() == 0
         expect_text(page, "#connection", "^lost$")
@@ -496,7 +499,7 @@ def test_ui_change_is_held_back_shows_the_command(browser: Browser, serve: Serve
     models = {name: demo_model(name) for name in ("a", "b", "c")}
     edited = Edited(serve, models, "--watch-config")
     edited.proxy.may_log = "the old one stays|models are gone"
-    with opened(browser, edited.proxy) as page:
+    with opened(browser, edited.proxy, "/ui/models") as page:
         expect_text(page, "#connection", "^live$")
         assert page.locator("#held-back").is_hidden()
         edited.path.write_text(json.dumps({**edited.value, "models": {"a": models["a"]}}))

@@ -30,12 +30,14 @@ HOSTILE = {
     "object": "__proto__",
 }
 PAGES = {
+    "timeline": "/ui/",
     "models": "/ui/models", "model": "/ui/models?model=constructor", "requests": "/ui/requests",
     "playground": "/ui/playground", "logs": "/ui/logs", "system": "/ui/system",
     "configuration": "/ui/configuration", "connect": "/ui/connect",
 }  # fmt: skip
 #: Selector of an element that a page shows when it has read what it shows.
 SHOWN = {
+    "timeline": "#timeline-swaps tbody tr",
     "models": ".model", "model": ".state.active", "requests": "#done tbody tr",
     "playground": "#prompt", "logs": "#upstream-log .lines", "system": "#devices dt",
     "configuration": "#files li", "connect": "#snippet-curl",
@@ -173,7 +175,7 @@ def many(serve_module: Serve) -> SwapchartProcess:
 
 def test_ui_lists_500_models_soon(browser: Browser, many: SwapchartProcess) -> None:
     """Those that run come first, then the others in their natural order; search is at once."""
-    with opened(browser, many) as page:
+    with opened(browser, many, "/ui/models") as page:
         page.locator(".model").nth(499).wait_for()
         took = page.evaluate("performance.now()")
         names = page.locator(".model .name").all_inner_texts()
@@ -234,7 +236,7 @@ def test_ui_shows_models_within_2_seconds_on_a_slow_line(
             "Network.loadingFinished", lambda event: received.append(event["encodedDataLength"])
         )
         page.goto("/ui/", wait_until="commit")
-        page.locator(".model").first.wait_for()
+        page.locator("a.lane-name").first.wait_for()
         took = page.evaluate("performance.now()")
         page.wait_for_load_state("load")
         total = sum(received)

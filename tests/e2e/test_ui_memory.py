@@ -69,7 +69,7 @@ def widths(page: Page, pool: str) -> dict[str, float]:
 
 
 def test_ui_memory_bars_follow_the_models(browser: Browser, proxy: SwapchartProcess) -> None:
-    with opened(browser, proxy) as page:
+    with opened(browser, proxy, "/ui/models") as page:
         expect_text(page, "#pools .facts", r"limit 400 MiB · 0 MiB held by models · 400 MiB free")
         assert proxy.chat("a").status == 200
         expect_text(page, "#pools .facts", "250 MiB held by models · 150 MiB free")
@@ -106,7 +106,7 @@ def test_ui_memory_of_a_model_says_what_a_request_would_cause(
 
 def test_ui_memory_notices_come_by_themselves(browser: Browser, proxy: SwapchartProcess) -> None:
     """A model that holds more than it declares, and more than the pool has, is noticed twice."""
-    with opened(browser, proxy) as page:
+    with opened(browser, proxy, "/ui/models") as page:
         expect_text(page, "#connection", "^live$")
         assert proxy.chat("grown").status == 200
         notice = page.get_by_role("status", name="Notices of memory").get_by_role("listitem")
@@ -151,7 +151,7 @@ STATE: dict[str, Any] = {
 
 def test_ui_memory_of_any_state_is_told_in_words(browser: Browser, proxy: SwapchartProcess) -> None:
     """Pools that are too full or not read, hidden models, and names that look like HTML."""
-    with opened(browser, proxy) as page:
+    with opened(browser, proxy, "/ui/models") as page:
         expect_text(page, "#connection", "^live$")
         page.evaluate(DRAW, STATE)
         expect_text(page, "#memory-mode", "^Observed only")
@@ -180,7 +180,7 @@ def test_ui_memory_fits_a_phone_in_light_and_dark(
 ) -> None:
     """Nothing sticks out, texts stand out from what is behind them, and so do parts of a bar."""
     phone: dict[str, Any] = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme}
-    with opened(browser, proxy, **phone) as page:
+    with opened(browser, proxy, "/ui/models", **phone) as page:
         expect_text(page, "#connection", "^live$")
         names = [f"model-with-a-long-name-{number}" for number in range(8)]
         models = [_holder(name, GIB) for name in names]

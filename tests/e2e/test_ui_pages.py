@@ -186,7 +186,7 @@ def test_ui_playground_tries_other_tasks(
 
 def test_ui_system_shows_devices_and_load(browser: Browser, proxy: SwapchartProcess) -> None:
     """The library of charts is loaded for the chart, and by no other page."""
-    with opened(browser, proxy) as page:
+    with opened(browser, proxy, "/ui/models") as page:
         loaded: list[str] = []
         page.on("request", lambda request: loaded.append(request.url.rpartition("/")[2]))
         expect_text(page, "#connection", "^live$")

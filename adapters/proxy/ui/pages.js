@@ -12,6 +12,7 @@
 
 /** @type {PageEntry[]} */
 export const PAGES = [
+  { id: "timeline", title: "Timeline", load: () => import("./pages/timeline.js") },
   { id: "models", title: "Models", load: () => import("./pages/models.js") },
   { id: "model", title: "Model", load: () => import("./pages/model.js"), isHidden: true },
   { id: "requests", title: "Requests", load: () => import("./pages/requests.js") },
