@@ -21,7 +21,7 @@ from tools.swapchart_process import Serve, SwapchartProcess, demo_model
 pytestmark = pytest.mark.slow
 
 FILES = sorted((Path(__file__).parent / "recorded").glob("*.json"))
-TYPES: dict[str, Any] = {"text": str, "list": list, "number": (int, float)}
+TYPES: dict[str, Any] = {"text": str, "list": list, "object": dict, "number": (int, float)}
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +84,23 @@ def check_stream(answer: raw.Answer, wanted: dict[str, Any]) -> str:
     return str(calls[0]["id"]) if calls else ""
 
 
+def check_lines(answer: raw.Answer, wanted: dict[str, Any]) -> None:
+    """Check a stream of Ollama's: one JSON object a line, and totals in the last one."""
+    assert (answer.header("content-type") or "").startswith("application/x-ndjson")
+    lines = [json.loads(line) for line in answer.body.splitlines()]
+    assert [line["done"] for line in lines] == [False] * (len(lines) - 1) + [True]
+    calls = [call for line in lines for call in line["message"].get("tool_calls") or []]
+    found = {
+        "text": "".join(line["message"]["content"] for line in lines),
+        "done_reason": lines[-1].get("done_reason"),
+        "usage": lines[-1]["eval_count"] > 0 and lines[-1]["total_duration"] > 0,
+    }
+    if calls:
+        function = calls[0]["function"]
+        found["call"] = {"name": function["name"], "arguments": function["arguments"]}
+    assert {name: found.get(name) for name in wanted} == wanted
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_recorded_requests_get_what_the_program_reads(path: Path, proxy: SwapchartProcess) -> None:
     """Each response has the status and the values that the program reads, and starts no more."""
@@ -99,7 +116,10 @@ def test_recorded_requests_get_what_the_program_reads(path: Path, proxy: Swapcha
         answer = proxy.call(made["method"], made["path"], headers=made["headers"], **body)
         reads, when = made["reads"], f"when {made['when']}"
         assert answer.status == reads["status"], (when, answer.body)
-        check_values(answer, reads.get("values", {})) if "values" in reads else None
+        if "values" in reads:
+            check_values(answer, reads["values"])
+        if "lines" in reads:
+            check_lines(answer, reads["lines"])
         if "stream" in reads:
             call = check_stream(answer, reads["stream"]) or call
         kinds = [event["type"] for event in answer.events()] if "events" in reads else []

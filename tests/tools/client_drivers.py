@@ -76,6 +76,7 @@ LIBRARIES = (
         name="ai, @ai-sdk/anthropic", driver="ai_sdk.mjs", package="@ai-sdk/anthropic", does=_CHAT,
         place="node", argument="anthropic",
     ),
+    Library(name="ollama (Python)", driver="ollama_python.py", package="ollama", does=_ALL),
     Library(
         name="litellm", driver="litellm_python.py", package="litellm", does=_ALL, place="python",
         is_light=False,
