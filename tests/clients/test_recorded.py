@@ -7,6 +7,7 @@ were read from, and what the program reads of each response.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 from tools import raw
 from tools.client_drivers import KEY
-from tools.client_table import note
+from tools.client_programs import PAGE
 from tools.net import LONG_S, wait_until
 from tools.swapchart_process import Serve, SwapchartProcess, demo_model
 
@@ -128,4 +129,11 @@ def test_recorded_requests_get_what_the_program_reads(path: Path, proxy: Swapcha
             wait_until(lambda: list(proxy.running()) == made["until"], LONG_S, what=when)  # noqa: B023
         if "running" in made:
             assert list(proxy.running()) == made["running"], when
-    note(recording["client"], "version", recording["version"])
+
+
+def test_docs_table_names_each_recording_with_its_version() -> None:
+    """The page lists the programs whose requests are recorded, and no others."""
+    recordings = [json.loads(path.read_text("utf-8")) for path in FILES]
+    listed = re.findall(r"^\| ([^|]+) \| ([^|]+) \|$", PAGE.rpartition("| program ")[2], re.M)
+
+    assert sorted(listed[1:]) == sorted((each["client"], each["version"]) for each in recordings)
