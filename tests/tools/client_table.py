@@ -17,7 +17,7 @@ COLUMNS = (
     "version", "listed", "chat", "stream", "swap", "tools", "embeddings", "errors",
     "error of a broken model",
 )  # fmt: skip
-STEPS_S = (1, 3, 10, 30, 60)
+STEPS_S = (1, 3, 10, 30, 90)
 #: File that the tests append to, one JSON list a line.
 VARIABLE = "SWAPCHART_CLIENTS_RESULTS"
 
