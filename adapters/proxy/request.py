@@ -13,9 +13,9 @@ from io import BytesIO
 from typing import Any
 from urllib.parse import quote
 
-from ..http1.asgi_types import Headers, Message, Receive, Scope, SendFullResponse
+from ..http1.asgi_types import Headers, Message, Receive, Scope, SendFullResponse, WriteBody
 from ..http1.request_id import REQUEST_ID, request_id_of
-from ..http1.server.request_cycle import FULL_BODY, FULL_RESPONSE, ON_DISCONNECT
+from ..http1.server.request_cycle import FULL_BODY, FULL_RESPONSE, ON_DISCONNECT, WRITE_BODY
 from .access.header_cache import CachedHeaders
 from .access.refusal_log import RefusalLog
 from .body.errors import BodyTooLargeError
@@ -126,6 +126,8 @@ class Request:
         refusals: Where a refusal of the request is logged; None where none is.
         send_full_response: Sends a complete response at once; the value of the ASGI extension
             ``FULL_RESPONSE``, None where the server has none.
+        write_body: Sends a piece of the body at once; the value of the ASGI extension
+            ``WRITE_BODY``, None where the server has none.
     """
 
     __slots__ = (
@@ -151,6 +153,7 @@ class Request:
         "route",
         "scope",
         "send_full_response",
+        "write_body",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, budget: BodyBudget | None = None) -> None:
@@ -167,12 +170,14 @@ class Request:
         self.cached_headers: CachedHeaders | None = None
         extensions = scope.get("extensions")
         self.send_full_response: SendFullResponse | None = None
+        self.write_body: WriteBody | None = None
         self._take_body: Callable[[], bytes | None] | None = None
         self._set_on_disconnect: Callable[[Callable[[], None] | None], None] | None = None
         request_id: bytes | None = None
         if extensions:
             request_id = extensions.get(REQUEST_ID)
             self.send_full_response = extensions.get(FULL_RESPONSE)
+            self.write_body = extensions.get(WRITE_BODY)
             self._take_body = extensions.get(FULL_BODY)
         self.request_id = request_id or request_id_of(self.headers)
         self._budget = budget

@@ -113,6 +113,11 @@ class UpstreamResponse:
         return self._done
 
     @property
+    def is_over(self) -> bool:
+        """True if no more of the body arrives: it is complete, or the exchange has failed."""
+        return self._done or self._error is not None
+
+    @property
     def may_send_again(self) -> bool:
         """True if the request of `Connection.begin` failed and may use another connection."""
         error = self._error
@@ -237,7 +242,7 @@ class UpstreamResponse:
         waiter = self._waiter = conn.loop.create_future()
         timer = None
         if timeout_s is not None:
-            timer = conn.loop.call_later(timeout_s, self._expire, stage, timeout_s)
+            timer = conn.loop.call_later(timeout_s, self.expire, stage, timeout_s)
         try:
             await waiter
         finally:
@@ -245,7 +250,8 @@ class UpstreamResponse:
             if timer is not None:
                 timer.cancel()
 
-    def _expire(self, stage: Stage, timeout_s: float) -> None:
+    def expire(self, stage: Stage, timeout_s: float) -> None:
+        """End the exchange, whose next byte has not arrived within *timeout_s* seconds."""
         conn, waiter = self._conn, self._waiter
         if conn is not None and waiter is not None and not waiter.done():
             what = "no response" if stage == "head" else "no more of the response"

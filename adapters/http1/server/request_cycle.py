@@ -43,6 +43,12 @@ FULL_BODY = "swapchart.full_body"
 
 None means that it is not complete or not in one piece and has to be read with `receive`.
 """
+WRITE_BODY = "swapchart.write_body"
+"""ASGI extension `(piece) -> bool`: send a piece of the body, not the last, without waiting.
+
+False means that nothing was sent, since the client does not keep up: the piece has to go through
+`send`. The response must have been started.
+"""
 ON_DISCONNECT = "swapchart.on_disconnect"
 """ASGI extension `(callback or None) -> None`: set what is called when the client disconnects.
 
@@ -281,6 +287,21 @@ class RequestCycle:
             await self._writer.wait_writable()
             if self.is_disconnected and not self.is_complete:
                 raise ClientDisconnectedError("the client has disconnected")
+
+    def write_body(self, piece: bytes) -> bool:
+        """Send a piece of the body, which is not the last; False means that nothing was sent.
+
+        Raises:
+            ClientDisconnectedError: The client left or was disconnected.
+            RuntimeError: The response has not been started, or is complete.
+            ValueError: The body has not the length that was announced.
+        """
+        if self.is_disconnected:
+            raise ClientDisconnectedError("the client has disconnected")
+        if self._writer.stalled is not None:
+            return False
+        self._send_body(piece, more=True)
+        return True
 
     @property
     def can_send_full_response(self) -> bool:

@@ -22,6 +22,7 @@ from .request_cycle import (
     FULL_BODY,
     FULL_RESPONSE,
     ON_DISCONNECT,
+    WRITE_BODY,
     ClientConnection,
     RequestCycle,
     Scope,
@@ -253,6 +254,7 @@ class RequestParser:
         )
         scope["extensions"] = {
             FULL_RESPONSE: cycle.send_full_response, FULL_BODY: cycle.take_body,
+            WRITE_BODY: cycle.write_body,
             ON_DISCONNECT: cycle.set_on_disconnect, REQUEST_ID: cycle.request_id,
         }  # fmt: skip
         self._special.clear()  # what is rejected behind this has another id

@@ -127,6 +127,13 @@ class RequestRecord:
         self.sent_bytes = len(body)
         self.body_chunks.append(body)
 
+    def record_piece(self, piece: bytes) -> None:
+        """Record a piece of the response's body that is sent next."""
+        self.sent_bytes += len(piece)
+        self.body_chunks.append(piece)
+        if self.is_whole and self.sent_bytes > self.keep_bytes:
+            self.keep_head_and_tail()
+
     def keep_head_and_tail(self) -> MutableSequence[bytes]:
         """Keep only the first and the last chunks from now on; return the last ones."""
         if self.is_whole:

@@ -36,6 +36,7 @@ from ..models.catalog import LocalModel, PeerModel
 from ..models.resolver import ResolvedModel
 from ..request import Request, RequestAbortedError
 from ..upstreams import Upstream
+from .body_relay import BodyRelay
 from .failures import error_text, rejection_fields, send_recorded_error, status_of
 from .loading_stream import LoadingStream
 from .model_use import note_failure, release_model
@@ -126,7 +127,7 @@ class Forwarding:
             await self._send_rejection(error)
         except (HeaderError, BadBodyError, BodyTooLargeError, UpstreamError) as error:
             await self._send_failure(error)
-        except RequestAbortedError:
+        except (RequestAbortedError, ConnectionError):  # since ASGI 2.4 `send` may raise the latter
             record.end_early(CLIENT_CLOSED_REQUEST, "client_left", "the client disconnected")
             raise
         except asyncio.CancelledError:
@@ -203,16 +204,18 @@ class Forwarding:
             await respond(
                 {"type": "http.response.start", "status": response.status, "headers": headers}
             )
-            keep = record.body_chunks.append
+            write = self.request.write_body
+            pieces = None if write is None else BodyRelay(record, response, write)
             is_more = True
             while is_more:
+                is_recorded = False
+                if piece is None and pieces is not None:
+                    piece = await pieces.run(upstream.stall_s)
+                    is_recorded = piece is not None
                 if piece is None:
                     piece = await response.read(timeout_s=upstream.stall_s)
-                if piece:
-                    record.sent_bytes += len(piece)
-                    keep(piece)
-                    if record.sent_bytes > record.keep_bytes:
-                        keep = record.keep_head_and_tail().append
+                if piece and not is_recorded:
+                    record.record_piece(piece)
                 is_more = not response.at_end
                 await respond({"type": "http.response.body", "body": piece, "more_body": is_more})
                 piece = response.read_nowait() if is_more else None
@@ -296,6 +299,7 @@ class Forwarding:
         """Acquire, send and relay, and tell the client the state of its model in the meantime."""
         request, record, context = self.request, self.record, self.context
         request.send_full_response = None  # the response continues what begins here
+        request.write_body = None
         loading = LoadingStream(
             context.supervisor, self.respond, record, local.requested_name,
             context.view(request.access).text, context.options.loading_tick_s,

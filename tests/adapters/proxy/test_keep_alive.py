@@ -9,10 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tools.asgi import Bench, run_proxied
+from tools.front import PATH, Front, run
 
 from swapchart.adapters.proxy.access.keep_alive import KeepAliveError, keep_alive_of
-
-from .test_fast_path import PATH, Front, run
 
 
 @pytest.mark.parametrize(

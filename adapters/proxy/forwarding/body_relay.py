@@ -1,0 +1,96 @@
+"""Relay of a body that arrives in pieces, without waking the request's task for each piece.
+
+An event stream has a piece for each token. Waking a task costs as much as all else that is done
+about a piece, so the callback that read it from the upstream writes it to the client at once. The
+task wakes when the client does not keep up, and at the end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from ...http1.asgi_types import WriteBody
+from ...http1.client.response import UpstreamResponse
+from ..accounting.request_record import RequestRecord
+
+
+class BodyRelay:
+    """Listener of a response that passes its pieces on as they arrive.
+
+    Args:
+        record: Record of the request.
+        response: Response whose headers were sent to the client.
+        write: Sends a piece to the client, see `WRITE_BODY`.
+    """
+
+    __slots__ = (
+        "_at", "_loop", "_piece", "_record", "_response", "_stall_s", "_timer", "_waiter", "_write",
+    )  # fmt: skip
+
+    def __init__(self, record: RequestRecord, response: UpstreamResponse, write: WriteBody) -> None:
+        self._record, self._response, self._write = record, response, write
+        self._loop = asyncio.get_running_loop()
+        self._waiter: asyncio.Future[None]
+        self._piece: bytes | None = None  # that was not sent
+        self._timer: asyncio.TimerHandle | None = None
+        self._stall_s = 0.0  # 0 is unlimited
+        self._at = 0.0  # when the last byte came; loop time in seconds
+
+    async def run(self, stall_s: float | None) -> bytes | None:
+        """Pass pieces on until the task has to; return a recorded piece that it has to send first.
+
+        None means that the response is over: `UpstreamResponse.read` returns its rest.
+
+        Args:
+            stall_s: Longest time without a byte, in seconds; None means unlimited. Then the
+                exchange fails.
+
+        Raises:
+            ClientDisconnectedError: The client left or was disconnected.
+        """
+        response, loop = self._response, self._loop
+        if response.is_over or response.chunks:
+            return None
+        self._waiter = loop.create_future()
+        self._piece = None
+        if stall_s is not None:
+            self._stall_s, self._at = stall_s, loop.time()
+            self._timer = loop.call_later(stall_s, self._check_stall)
+        response.set_listener(self)
+        try:
+            await self._waiter
+        finally:
+            response.set_listener(None)
+            if self._timer is not None:
+                self._timer.cancel()
+        return self._piece
+
+    def done(self) -> bool:
+        """Return True if the task is awake."""
+        return self._waiter.done()
+
+    def set_result(self, _: None) -> None:
+        """Pass on the piece that has arrived, or wake the task."""
+        response = self._response
+        if response.is_over:
+            self._waiter.set_result(None)
+            return
+        piece = response.read_nowait()
+        if piece is None:
+            return
+        if self._stall_s:
+            self._at = self._loop.time()
+        self._record.record_piece(piece)
+        try:
+            if not self._write(piece):
+                self._piece = piece
+                self._waiter.set_result(None)
+        except (ConnectionError, RuntimeError, ValueError) as error:
+            self._waiter.set_exception(error)
+
+    def _check_stall(self) -> None:
+        left_s = self._at + self._stall_s - self._loop.time()
+        if left_s > 0:
+            self._timer = self._loop.call_later(left_s, self._check_stall)
+        else:
+            self._response.expire("body", self._stall_s)
