@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 from ..http1.asgi_types import Headers, Message, Receive, Scope, SendFullResponse, WriteBody
 from ..http1.request_id import REQUEST_ID, request_id_of
-from ..http1.server.request_cycle import FULL_BODY, FULL_RESPONSE, ON_DISCONNECT, WRITE_BODY
+from ..http1.server.extensions import FULL_BODY, FULL_RESPONSE, ON_DISCONNECT, WRITE_BODY
 from .access.header_cache import CachedHeaders
 from .access.refusal_log import RefusalLog
 from .body.errors import BodyTooLargeError

@@ -33,28 +33,6 @@ _DISCONNECT = "http.disconnect"
 
 _ENDED: Scope = {}
 
-FULL_RESPONSE = "swapchart.full_response"
-"""ASGI extension `(status, headers, body) -> bool`: send a complete response without waiting.
-
-False means that it cannot be sent now and has to go through `send`.
-"""
-FULL_BODY = "swapchart.full_body"
-"""ASGI extension `() -> bytes | None`: take the complete body of the request.
-
-None means that it is not complete or not in one piece and has to be read with `receive`.
-"""
-WRITE_BODY = "swapchart.write_body"
-"""ASGI extension `(piece) -> bool`: send a piece of the body, not the last, without waiting.
-
-False means that nothing was sent, since the client does not keep up: the piece has to go through
-`send`. The response must have been started.
-"""
-ON_DISCONNECT = "swapchart.on_disconnect"
-"""ASGI extension `(callback or None) -> None`: set what is called when the client disconnects.
-
-For an application that does not call `receive` for a while, because it has no room for the body.
-"""
-
 
 class ConnectionContext(Protocol):
     """Server that a connection belongs to, as its requests see it."""
@@ -351,7 +329,7 @@ class RequestCycle:
             if head:
                 self._writer.write(head)
         elif self._chunked:
-            self._write_chunk(head, body, more)
+            _write_chunk(self._writer, head, body, more)
         elif len(body) > _JOIN_BYTES:
             self._writer.write_parts((head, body))
         elif head or body:
@@ -361,17 +339,6 @@ class RequestCycle:
             self._connection.response_complete(self)
             if self.waiter is not None:
                 self.wake()
-
-    def _write_chunk(self, head: bytes, body: bytes, more: bool) -> None:
-        end = b"" if more else b"0\r\n\r\n"
-        writer = self._writer
-        if not body:
-            if head or end:
-                writer.write(head + end)
-        elif len(body) <= _JOIN_BYTES:
-            writer.write(b"%b%x\r\n%b\r\n%b" % (head, len(body), body, end))
-        else:
-            writer.write_parts((b"%b%x\r\n" % (head, len(body)), body, b"\r\n" + end))
 
     def _build_head(self, length: int | None) -> bytes:
         """Encode the head; decides how the body is framed and whether the connection lasts.
@@ -461,3 +428,14 @@ class RequestCycle:
             self._connection.abort()
         else:
             self._connection.reject(self, 500)
+
+
+def _write_chunk(writer: ConnectionWriter, head: bytes, body: bytes, more: bool) -> None:
+    end = b"" if more else b"0\r\n\r\n"
+    if not body:
+        if head or end:
+            writer.write(head + end)
+    elif len(body) <= _JOIN_BYTES:
+        writer.write(b"%b%x\r\n%b\r\n%b" % (head, len(body), body, end))
+    else:
+        writer.write_parts((b"%b%x\r\n" % (head, len(body)), body, b"\r\n" + end))

@@ -17,16 +17,9 @@ from urllib.parse import unquote
 import httptools
 
 from ..request_id import REQUEST_ID, new_request_id, request_id_of
+from .extensions import FULL_BODY, FULL_RESPONSE, ON_DISCONNECT, WRITE_BODY
 from .hangup import address_of
-from .request_cycle import (
-    FULL_BODY,
-    FULL_RESPONSE,
-    ON_DISCONNECT,
-    WRITE_BODY,
-    ClientConnection,
-    RequestCycle,
-    Scope,
-)
+from .request_cycle import ClientConnection, RequestCycle, Scope
 from .validation import (
     SPECIAL,
     BadRequestError,

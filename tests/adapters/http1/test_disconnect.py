@@ -20,8 +20,8 @@ from tools.wire import get
 from swapchart.adapters.http1.server import sock_diag
 from swapchart.adapters.http1.server.connection import ServerConnection
 from swapchart.adapters.http1.server.connections import ConnectionManager
+from swapchart.adapters.http1.server.extensions import ON_DISCONNECT
 from swapchart.adapters.http1.server.hypercorn_protocol import ClientDisconnectedError, H1Limits
-from swapchart.adapters.http1.server.request_cycle import ON_DISCONNECT
 
 
 async def waits(call: Call) -> None:

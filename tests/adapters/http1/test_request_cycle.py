@@ -15,7 +15,7 @@ from tools.raw import Answer, Connection
 from tools.rows import row
 from tools.wire import G, H, P, get
 
-from swapchart.adapters.http1.server.request_cycle import FULL_BODY, FULL_RESPONSE
+from swapchart.adapters.http1.server.extensions import FULL_BODY, FULL_RESPONSE
 
 
 def closes(client: Connection) -> bool:
