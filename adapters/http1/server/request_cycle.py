@@ -269,10 +269,7 @@ class RequestCycle:
     def write_body(self, piece: bytes) -> bool:
         """Send a piece of the body, which is not the last; False means that nothing was sent.
 
-        Raises:
-            ClientDisconnectedError: The client left or was disconnected.
-            RuntimeError: The response has not been started, or is complete.
-            ValueError: The body has not the length that was announced.
+        Raises the errors of `send`.
         """
         if self.is_disconnected:
             raise ClientDisconnectedError("the client has disconnected")

@@ -37,7 +37,7 @@ class BodyRelay:
         self._at = 0.0  # when the last byte came; loop time in seconds
 
     async def run(self, stall_s: float | None) -> bytes | None:
-        """Pass pieces on until the task has to; return a recorded piece that it has to send first.
+        """Pass pieces on until the task has to; return a piece that it has to send first.
 
         None means that the response is over: `UpstreamResponse.read` returns its rest.
 
@@ -80,9 +80,10 @@ class BodyRelay:
             return
         if self._stall_s:
             self._at = self._loop.time()
-        self._record.record_piece(piece)
         try:
-            if not self._write(piece):
+            if self._write(piece):
+                self._record.record_piece(piece)
+            else:
                 self._piece = piece
                 self._waiter.set_result(None)
         except (ConnectionError, RuntimeError, ValueError) as error:

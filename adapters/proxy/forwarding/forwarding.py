@@ -208,13 +208,11 @@ class Forwarding:
             pieces = None if write is None else BodyRelay(record, response, write)
             is_more = True
             while is_more:
-                is_recorded = False
                 if piece is None and pieces is not None:
                     piece = await pieces.run(upstream.stall_s)
-                    is_recorded = piece is not None
                 if piece is None:
                     piece = await response.read(timeout_s=upstream.stall_s)
-                if piece and not is_recorded:
+                if piece:
                     record.record_piece(piece)
                 is_more = not response.at_end
                 await respond({"type": "http.response.body", "body": piece, "more_body": is_more})
