@@ -193,11 +193,10 @@ class Forwarding:
             record.record_headers(headers)
             piece = response.read_nowait()
             record.status = response.status
-            send_full_response = self.request.send_full_response
+            send_full = self.request.send_full_response
             if (
-                send_full_response is not None and piece is not None and response.at_end
-                and len(piece) <= record.keep_bytes
-                and send_full_response(response.status, headers, piece)
+                send_full is not None and piece is not None and response.at_end
+                and len(piece) <= record.keep_bytes and send_full(response.status, headers, piece)
             ):  # fmt: skip
                 record.record_full_body(piece)
                 return
