@@ -10,6 +10,7 @@ from collections.abc import Container, Iterator
 from collections.abc import Mapping as Map
 from dataclasses import dataclass, field
 
+from ..system.own_node import own_node_name
 from .command_line import strip_comments
 from .document.nodes import (
     Mapping,
@@ -61,6 +62,8 @@ _AT_RUN_TIME = ("PID", "HOST", "NODE")
 CLUSTER_KEYS = ("nodes", "labels", "gpus")
 #: Keys of such a model whose ``${HOST}``, ``${PORT}`` and ``${NODE}`` are filled in on the node.
 ON_NODE = ("cmd", "env", *WITH_PID)
+#: Keys of any other model whose ``${HOST}`` and ``${NODE}`` are those of this machine.
+_ON_THIS_MACHINE = ("cmd", "env", "container")
 
 #: Maximum number of values that defaults may add when they are copied into every model.
 MAX_WRITTEN = 500_000
@@ -200,8 +203,10 @@ class _Expander:
         tree = _prepared(node, self._defaults)
         tree = self._expanded_mapping(scope, tree, path)
         port_scope = Scope({"PORT": scalar_at(node, min(port, _LAST_PORT))}, self._spent)
-        used = self._uses_port(tree, path)
         is_on_cluster = any(key in tree.items for key in CLUSTER_KEYS)
+        if not is_on_cluster:
+            tree = self._with_place(scope, tree, path)
+        used = self._uses_port(tree, path)
         if used:
             late = {k: n for k, n in tree.items.items() if is_on_cluster and k in ON_NODE}
             early = {k: n for k, n in tree.items.items() if k not in late}
@@ -220,6 +225,28 @@ class _Expander:
             id=name, node=tree, macros=own, port=port if used else None,
             is_on_cluster=is_on_cluster,
         )  # fmt: skip
+
+    def _with_place(self, scope: Scope, tree: Mapping, path: str) -> Mapping:
+        """Return *tree* with ``${HOST}`` and ``${NODE}``, unless they are macros of the document.
+
+        The server is reached at loopback, and in a container through a port that is published for
+        it, unless the container has the network of the machine.
+        """
+        keys = {key: tree.items[key] for key in _ON_THIS_MACHINE if key in tree.items}
+        names = {
+            name
+            for node in keys.values()
+            for _, scalar in _with_references(node, path)
+            for name in unresolved(str(scalar.value))
+            if name in ("HOST", "NODE") and not scope.declares(name)
+        }
+        if not names:
+            return tree
+        host = "127.0.0.1" if _is_on_loopback(tree.items.get("container")) else "0.0.0.0"
+        values = {"HOST": host, "NODE": own_node_name()}
+        place = Scope({name: scalar_at(tree, values[name]) for name in sorted(names)}, self._spent)
+        filled = self._expanded_mapping(place, mapping_at(tree, keys), path)
+        return mapping_at(tree, {**tree.items, **filled.items})
 
     def _uses_port(self, tree: Mapping, path: str) -> bool:
         command, proxy = tree.items.get("cmd"), tree.items.get("proxy")
@@ -307,6 +334,13 @@ def _with_references(node: Node, path: str) -> Iterator[tuple[str, Scalar]]:
     for where, scalar in walk(node, path):
         if isinstance(scalar.value, str) and "${" in scalar.value:
             yield where, scalar
+
+
+def _is_on_loopback(container: Node | None) -> bool:
+    if not isinstance(container, Mapping):
+        return True
+    network = container.items.get("network")
+    return isinstance(network, Scalar) and network.value == "host"
 
 
 def _is_on(memory: Node | None) -> bool:

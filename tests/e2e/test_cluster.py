@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tools.browser import expect_text, launched, opened
 from tools.net import LONG_S, port_block, wait_until
 from tools.ray_cluster import HAS_RAY, RayCluster
 from tools.swapchart_process import Serve, SwapchartProcess, demo_model
@@ -74,6 +75,30 @@ class TestOnNodes:
         assert after[:1] + after[2:] == ["box2", str(running["pid"]), "afterHealthy"]
         assert after[1].startswith("127.0.0.4:")
         assert before == [*after[:3], "beforeStop"]
+
+    def test_page_shows_nodes_with_their_devices_and_models(
+        self, serve: Serve, cluster: RayCluster
+    ) -> None:
+        """Name, address, state, memory of each GPU and the models, whose names are links."""
+        models = {name: remote(name, memory="20GiB", nodes=f"box{name}") for name in "12"}
+        proxy = serve_on(serve, cluster, "page", models, memory="auto")
+        assert proxy.chat("1").status == proxy.chat("2").status == 200
+        with launched() as browser, opened(browser, proxy, "/ui/system") as page:
+            table = page.get_by_role("region", name="Nodes").get_by_role("table")
+            expect_text(page, table.get_by_role("row", name="box1"), "box1.*up.*GPU0: 4.0 GiB")
+            rows = {}
+            for row in table.get_by_role("row").all()[1:]:
+                name, *cells = row.get_by_role("cell").all_inner_texts()
+                rows[name.split()[0]] = [cell.split("\n") for cell in cells[:4]]
+            table.get_by_role("link", name="2").click()
+            expect_text(page, "main", "on box2")
+
+        free, whole = "4.0 GiB of 24.0 GiB free", "24.0 GiB of 24.0 GiB free"
+        gpus = {name: [e for e in cells[2] if "GPU" in e] for name, cells in rows.items()}
+        assert gpus.pop("box1") == [f"box1/GPU0: {free}"]
+        assert gpus.pop("box2") == [f"box2/GPU0: {free}", f"box2/GPU1: {whole}"]
+        assert rows["box1"][:2] == [["127.0.0.3"], ["up"]]
+        assert (rows["box1"][3], rows["box2"][3]) == (["1 ready"], ["2 ready"])
 
     def test_killed_model_is_started_again(self, serve: Serve, cluster: RayCluster) -> None:
         proxy = serve_on(serve, cluster, "kill", {"a": remote("a")})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -453,6 +454,43 @@ def test_host_and_node_are_kept_in_commands_that_run_later_unless_they_are_macro
     assert model.stop_argv == ("stop", "${HOST}", "${NODE}")
     assert argv_of(model.hooks["afterHealthy"][0]) == ("say", "${NODE}")
     assert own.stop_argv == ("stop", "mine", "${NODE}")
+
+
+def test_host_and_node_of_local_models_are_those_of_this_machine(load: Load) -> None:
+    """So a command is the same on a node of a cluster and here; a literal text is left alone."""
+    keys = 'cmd: "s --host ${HOST} --port ${PORT} $${HOST}"\nenv: ["AT=${NODE}:${HOST}"]'
+    model = load(one(keys)).models["m"]
+
+    assert model.argv == ("s", "--host", "127.0.0.1", "--port", "5800", "${HOST}")
+    assert model.environment == {"AT": f"{socket.gethostname()}:127.0.0.1"}
+
+
+@pytest.mark.parametrize(("network", "host"), [("", "0.0.0.0"), (", network: host", "127.0.0.1")])
+def test_host_of_a_container_is_where_its_port_is_reached(
+    load: Load, network: str, host: str
+) -> None:
+    """An engine forwards a port to the address that a container has in a network of its own."""
+    keys = f'container: {{image: i, args: "--host ${{HOST}} --port ${{PORT}}"{network}}}'
+
+    assert load(one(keys)).models["m"].argv[:2] == ("--host", host)
+
+
+@pytest.mark.parametrize("macros", ["macros: {HOST: mine, NODE: 7}\n", "own"])
+def test_macros_override_host_and_node(load: Load, macros: str) -> None:
+    """A configuration of llama-swap may have macros of these names, of the model or of all."""
+    keys = 'cmd: "s ${HOST} ${NODE} ${PORT}"'
+    is_own = macros == "own"
+    text = one(f"{keys}\nmacros: {{HOST: mine, NODE: 7}}") if is_own else macros + one(keys)
+
+    assert load(text).models["m"].argv == ("s", "mine", "7", "5800")
+
+
+def test_host_of_a_macro_that_is_declared_too_late_is_an_error(check: Check) -> None:
+    """It is not taken for the address of the server."""
+    macros = 'macros: {first: "${HOST}", HOST: mine}\n'
+    (message,) = errors(check(macros + one('cmd: "s ${first} ${PORT}"')))
+
+    assert "it is declared after the macro that uses it" in message
 
 
 @pytest.mark.parametrize("keys", ["cmd: s ${PORT} ${PID}", "cmd: s ${PORT}\nname: ${PID}"])
