@@ -11,11 +11,13 @@ import os
 import signal
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import cache
-from typing import Any, ClassVar, Self
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, ClassVar, Self, TypeVar
 
 import pytest
 from tools.loopback_nodes import LoopbackEngine, LoopbackLauncher
@@ -25,12 +27,17 @@ from tools.ray_cluster import HAS_RAY, WHY_SKIPPED, RayCluster
 
 from swapchart.adapters.process import ExternalLauncher, LocalLauncher, procfs
 from swapchart.adapters.process.container import ContainerLauncher
+from swapchart.adapters.process.keeping.keeper import KeepSettings
+from swapchart.adapters.process.keeping.takeover import take_over
 from swapchart.adapters.process.port import http_probe
 from swapchart.adapters.ray.launcher import RayLauncher
 from swapchart.runtime import Command, Exit, NodeLauncher, Resources, SpecError
+from swapchart.runtime.adoption import RunFacts
 from swapchart.runtime.container import Container
-from swapchart.runtime.ports import EngineDown, EngineUp, NodeEvent, NodeUp
+from swapchart.runtime.ports import Ending, EngineDown, EngineUp, NodeEvent, NodeProcess, NodeUp
 from swapchart.runtime.testing import CommandScript, ScriptedLauncher, ServerScript
+
+L = TypeVar("L", LocalLauncher, ExternalLauncher, ContainerLauncher)
 
 SERVER = """
 import http.server, os, sys
@@ -71,6 +78,7 @@ class Subject:
         tells_signals: The end by a signal is told apart from an exit code of 128 and more.
         has_nodes: Processes have an endpoint on a node, and nodes can be lost.
         can_adopt: Processes outlive their proxy.
+        knows_exits: The exit code of an adopted process is known.
         runs_inside: `NodeProcess.run` is supported.
         ends_whole: The end of its leader is the end of all processes of a process.
         has_engine: Its engine can be taken down, while processes run on.
@@ -81,6 +89,7 @@ class Subject:
     tells_signals: ClassVar[bool] = True
     has_nodes: ClassVar[bool] = False
     can_adopt: ClassVar[bool] = False
+    knows_exits: ClassVar[bool] = True
     runs_inside: ClassVar[bool] = False
     ends_whole: ClassVar[bool] = False
     has_engine: ClassVar[bool] = False
@@ -163,29 +172,95 @@ class LocalSubject(Subject):
         return [p.pid for p in procfs.scan() if p.is_alive and procfs.carries(p.pid, variable)]
 
 
+class Keeping:
+    """Local launchers one after another, whose guard keeps the processes of the one before.
+
+    Args:
+        folder: Where the guard is found.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._stack = folder, AsyncExitStack()
+        self.instances: list[str] = []
+        self.local: LocalLauncher
+
+    async def connect(self) -> LocalLauncher:
+        """Start a launcher, which has what the one before has left."""
+        settings = KeepSettings(folder=self._folder, lease_s=60.0)
+        self.local = LocalLauncher(
+            subreaper=True, keep=settings, earlier=await take_over(self._folder)
+        )
+        self.instances.append(self.local.instance)
+        return await self.enter(self.local)
+
+    async def enter(self, launcher: L) -> L:
+        """Enter a launcher that uses the local one."""
+        return await self._stack.enter_async_context(launcher)
+
+    async def leave(self, processes: Iterable[tuple[NodeProcess, Command]]) -> None:
+        """End the launchers and leave *processes* running."""
+        for process, command in processes:
+            facts = RunFacts(digest="d", incarnation=command.incarnation)
+            process.remember(facts.as_text(), Ending())
+            process.detach()
+        await self.close()
+
+    async def close(self) -> None:
+        """End the launchers."""
+        await self._stack.aclose()
+        self._stack = AsyncExitStack()
+
+    def left(self) -> list[int]:
+        """Return the processes of all launchers that still run."""
+        variables = [f"SWAPCHART_INSTANCE={instance}" for instance in self.instances]
+        alive = [proc.pid for proc in procfs.scan() if proc.is_alive]
+        return [pid for pid in alive if any(procfs.carries(pid, each) for each in variables)]
+
+
 class ApplicationSubject(LocalSubject):
-    """The same behind the launcher that the proxy uses."""
+    """The same behind the launcher that the proxy uses; what it leaves is kept by its guard."""
+
+    can_adopt = True
+    knows_exits = False
+
+    def __init__(self, keeping: Keeping) -> None:
+        self._keeping = keeping
 
     @classmethod
     @asynccontextmanager
     async def open(cls) -> AsyncIterator[Self]:
-        async with (
-            LocalLauncher(guard=True, subreaper=True) as local,
-            ExternalLauncher(local) as launcher,
-        ):
-            yield cls(launcher, local.instance)
+        with TemporaryDirectory() as folder:
+            subject = cls(Keeping(Path(folder)))
+            try:
+                await subject._connect()
+                yield subject
+            finally:
+                await subject._keeping.close()
+
+    async def _connect(self) -> None:
+        local = await self._keeping.connect()
+        self.launcher = await self._keeping.enter(ExternalLauncher(local))
+
+    def left(self) -> list[int]:
+        return self._keeping.left()
+
+    async def replace_proxy(self) -> None:
+        live = self._keeping.local._live
+        await self._keeping.leave([(process, process._command) for process in live])
+        await self._connect()
 
 
 class ContainerSubject(Subject):
     """Containers of a real podman."""
 
     tells_signals = False
+    can_adopt = True
     runs_inside = True
     ends_whole = True
 
-    def __init__(self, launcher: ContainerLauncher, engine: Podman, instance: str) -> None:
-        self.launcher: ContainerLauncher = launcher
-        self._engine, self._instance = engine, instance
+    def __init__(self, engine: Podman, keeping: Keeping) -> None:
+        self.launcher: ContainerLauncher
+        self._engine, self._keeping = engine, keeping
 
     @classmethod
     def engine(cls) -> Podman:
@@ -195,12 +270,23 @@ class ContainerSubject(Subject):
     @classmethod
     @asynccontextmanager
     async def open(cls) -> AsyncIterator[Self]:
-        engine = cls.engine()
-        async with (
-            LocalLauncher(guard=False, subreaper=True) as local,
-            ContainerLauncher(local, local.instance) as launcher,
-        ):
-            yield cls(launcher, engine, local.instance)
+        with TemporaryDirectory() as folder:
+            subject = cls(cls.engine(), Keeping(Path(folder)))
+            try:
+                await subject._connect()
+                yield subject
+            finally:
+                await subject._keeping.close()
+
+    async def _connect(self) -> None:
+        local = await self._keeping.connect()
+        owner = self._keeping.instances[0]
+        self.launcher = await self._keeping.enter(ContainerLauncher(local, owner))
+
+    async def replace_proxy(self) -> None:
+        live = self.launcher._live
+        await self._keeping.leave([(process, process.command) for process in live])
+        await self._connect()
 
     def _contained(self, command: Command, *, init: bool = True) -> Command:
         container = Container(
@@ -221,8 +307,7 @@ class ContainerSubject(Subject):
 
     def left(self) -> list[int]:
         """Return containers by number, and processes beside those of the engine."""
-        variable = f"SWAPCHART_INSTANCE={self._instance}"
-        found = [p.pid for p in procfs.scan() if p.is_alive and procfs.carries(p.pid, variable)]
+        found = self._keeping.left()
         ours = [pid for pid in found if procfs.program(pid) not in ("conmon", "podman", "docker")]
         return [*ours, *range(len(self._engine.names()))]
 
