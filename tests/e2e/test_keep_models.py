@@ -11,6 +11,7 @@ import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -23,22 +24,45 @@ __all__ = ["start"]
 pytestmark = pytest.mark.slow
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def together(*names: str) -> dict[str, Any]:
+    """Return keys by which the models *names* run at the same time."""
+    return {"groups": {"all": {"swap": False, "members": list(names)}}}
+
+
+def hooks_of(name: str) -> dict[str, Any]:
+    """Return hooks that write their point and *name* to the journal."""
+    return {
+        point: shell(f'echo {point} {name} $SWAPCHART_INCARNATION >> "$JOURNAL"') for point in HOOKS
+    }
+
+
+@pytest.mark.parametrize(
+    ("server", "number"),
+    [("hypercorn", signal.SIGTERM), ("uvicorn", signal.SIGTERM), ("hypercorn", signal.SIGKILL)],
+)
 def test_model_outlives_the_proxy_and_is_adopted(
     start: Start, server: str, journal: Journal, number: int
 ) -> None:
-    """The same process serves at once, its log goes on, and no hook of a start is run again."""
-    models = {"a": journal.model("a", **HOOKS), "b": journal.model("b")}
-    first = start(models, server=server)
-    assert first.chat("a").status == 200
-    pid = pid_of(first)
-    ended(first, number)
-    assert is_alive(pid)
-    second = start(models, server=server)
-    began = time.monotonic()
-    assert second.chat("a").status == 200
-    took_s = time.monotonic() - began
+    """The same process serves at once, its log goes on, and no hook of a start is run again.
 
+    With a socket of systemd no connection is refused meanwhile, and the model serves them too.
+    """
+    models = {"a": journal.model("a", **HOOKS), "b": journal.model("b")}
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        first = start(models, server=server, sock=sock)
+        assert first.chat("a").status == 200
+        pid = pid_of(first)
+        ended(first, number)
+        assert is_alive(pid)
+        waiting = [first.open_chat("a") for _ in range(5)]
+        second = start(models, server=server, sock=sock)
+        began = time.monotonic()
+        assert second.chat("a").status == 200
+        took_s = time.monotonic() - began
+
+        assert [each.read_answer().status for each in waiting] == [200] * 5
+        for each in waiting:
+            each.close()
     assert pid_of(second) == pid
     assert took_s < 1.0 + LONG_S * (psutil.getloadavg()[0] > 4)
     assert second.running()["a"]["incarnation"] == 1
@@ -182,74 +206,60 @@ def test_lease_ends_at_a_sigterm_of_the_guard(start: Start, journal: Journal) ->
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("change", ["env", "removed"])
 def test_model_of_another_configuration_is_ended_with_its_own_hooks(
-    start: Start, journal: Journal, change: str
+    start: Start, journal: Journal
 ) -> None:
     """Its hooks are those it was started with; requests wait until it has ended."""
-    first = start({"a": journal.model("a", **HOOKS)})
-    assert first.chat("a").status == 200
-    pid = pid_of(first)
+    names = ("a", "b")
+    models = {name: journal.model(name, **hooks_of(name)) for name in names}
+    first = start(models, config=together(*names))
+    assert [first.chat(name).status for name in names] == [200, 200]
+    pids = {name: pid_of(first, name) for name in names}
     ended(first)
     other = shell('echo other >> "$JOURNAL"')
     changed = {"env": ["X=1", f"JOURNAL={journal.path}"], "beforeStop": other, "afterStop": other}
-    model = {**journal.model("a"), **changed}
-    second = start({"a": model} if change == "env" else {"b": journal.model("b")})
-    if change == "env":
-        assert second.chat("a").status == 200
-        assert pid_of(second) != pid
-    journal.wait("afterStop 1")
-    wait_until(lambda: not is_alive(pid), LONG_S, what="the old process gone")
+    second = start({"a": {**journal.model("a"), **changed}, "c": journal.model("c")})
+    assert second.chat("a").status == 200
+    new = pid_of(second)
+    journal.wait("afterStop b 1")
+    wait_until(lambda: not is_alive(pids["b"]), LONG_S, what="the removed model gone")
 
-    assert "was started by another configuration" in second.output()
-    assert journal.words("^(beforeStop|afterStop|a SIGTERM|a started|other)") == [
-        f"a started {pid}", "beforeStop 1", "a SIGTERM", "afterStop 1",
-        *([f"a started {pid_of(second)}"] if change == "env" else []),
-    ]  # fmt: skip
+    assert new != pids["a"]
+    assert second.output().count("was started by another configuration") == 2
+    for name, last in (("a", [f"a started {new}"]), ("b", [])):
+        stopped = [f"beforeStop {name} 1", f"{name} SIGTERM", f"afterStop {name} 1"]
+        found = journal.words(f"^((beforeStop|afterStop) {name}|{name} SIGTERM|{name} started)")
+        assert found == [f"{name} started {pids[name]}", *stopped, *last]
+    assert journal.words("^other") == []
 
 
 def test_model_that_died_meanwhile_is_not_adopted(start: Start, journal: Journal) -> None:
-    """The guard runs its hooks; another program on its port does not become the model."""
-    models = {"a": journal.model("a", **HOOKS)}
-    first = start(models)
-    assert first.chat("a").status == 200
-    row = first.running()["a"]
+    """The guard runs its hooks; another program on its port does not become the model.
+
+    By the record of `c` the guard sees that its process is gone, whatever runs under its number.
+    """
+    models = {name: journal.model(name, **hooks_of(name)) for name in ("a", "c")}
+    first = start(models, config=together("a", "c"))
+    assert first.chat("a").status == first.chat("c").status == 200
+    row, other = first.running()["a"], pid_of(first, "c")
     port = int(row["proxy"].rpartition(":")[2])
-    ended(first)
+    _change_start(guard_of(first), other)
+    ended(first, signal.SIGKILL)  # SIGTERM would write another record
     os.kill(row["pid"], signal.SIGKILL)
-    journal.wait("afterStop 1")
+    journal.wait("afterStop", count=2)
     with socket.create_server(("127.0.0.1", port)):
-        second = start(models)
+        second = start(models, config=together("a", "c"))
         assert second.running() == {}
         refused = second.chat("a")
         assert refused.status == 502
         assert b"pid" in refused.body
-    journal.wait("afterStop", count=2)
-    assert journal.words("^(beforeStop|afterStop|onFailure|a started)") == [
-        f"a started {row['pid']}", "onFailure 1", "afterStop 1", "onFailure 1", "afterStop 1",
+    assert second.chat("c").status == 200
+    assert pid_of(second, "c") != other
+    journal.wait("afterStop a", count=2)
+    assert journal.words("^(beforeStop|afterStop|onFailure) a|^a started") == [
+        f"a started {row['pid']}", "onFailure a 1", "afterStop a 1", "onFailure a 1",
+        "afterStop a 1",
     ]  # fmt: skip
-
-
-def test_process_with_the_same_pid_and_another_start_is_not_adopted(
-    start: Start, journal: Journal
-) -> None:
-    """By its record the guard sees that the process is gone, whatever runs under its number."""
-    model = demo_model("a", afterStop=shell(f'echo gone >> "{journal.path}"'))
-    first = start({"a": model})
-    assert first.chat("a").status == 200
-    files = Path(f"/proc/{guard_of(first).pid}/fd").iterdir()
-    record = next(each for each in files if "record" in str(each.readlink()))
-    facts = json.loads(record.read_text())
-    facts["start"] += 1
-    record.write_text(json.dumps(facts))
-    pid = pid_of(first)
-    ended(first, signal.SIGKILL)  # SIGTERM would write another record
-    journal.wait("gone")
-    second = start({"a": model})
-
-    assert second.running() == {}
-    assert second.chat("a").status == 200
-    assert pid_of(second) != pid
 
 
 def test_second_proxy_with_the_same_state_is_refused(start: Start, journal: Journal) -> None:
@@ -361,36 +371,20 @@ def test_without_the_key_an_adopted_model_ends_with_the_proxy(
     wait_until(lambda: not first.leftovers(), LONG_S, what=lambda: f"none of {first.leftovers()}")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_connections_wait_during_a_restart(start: Start, server: str, number: int) -> None:
-    """With a socket of systemd none is refused, and the adopted model serves them."""
-    models = {"a": demo_model("a")}
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        first = start(models, server=server, sock=sock)
-        assert first.chat("a").status == 200
-        ended(first, number)
-        waiting = [first.open_chat("a") for _ in range(5)]
-        second = start(models, server=server, sock=sock)
-
-        assert [each.read_answer().status for each in waiting] == [200] * 5
-        for each in waiting:
-            each.close()
-    assert second.running()["a"]["incarnation"] == 1
-
-
 def test_twenty_models_are_adopted_within_a_second(
-    start: Start, capsys: pytest.CaptureFixture[str]
+    start: Start, journal: Journal, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From the first adoption to the last; printed, and asserted with room for a busy machine."""
     names = [f"m{number}" for number in range(20)]
-    models = {name: demo_model(name) for name in names}
-    together = {"groups": {"all": {"swap": False, "members": names}}}
-    first = start(models, config=together)
-    for name in names:
-        assert first.chat(name).status == 200
+    models = {name: journal.model(name) for name in names}
+    first = start(models, config=together(*names))
+    waiting = [first.open_chat(name) for name in names]
+    for each in waiting:
+        assert each.read_answer().status == 200
+        each.close()
     pids = {name: pid_of(first, name) for name in names}
     ended(first, signal.SIGKILL)
-    second = start(models, config=together)
+    second = start(models, config=together(*names))
     second.wait_state("m19", "ready")
     lines = [line for line in second.output().splitlines() if re.search("adopted|ready", line)]
     times = [_seconds(line) for line in lines]
@@ -400,6 +394,15 @@ def test_twenty_models_are_adopted_within_a_second(
 
     assert {name: pid_of(second, name) for name in names} == pids
     assert took_s < 1.0 * max(psutil.getloadavg()[0], 1.0)
+
+
+def _change_start(guard: psutil.Process, pid: int) -> None:
+    """Change the start of process *pid* in the record that the guard has of it."""
+    for path in Path(f"/proc/{guard.pid}/fd").iterdir():
+        if "record" in str(path.readlink()):
+            facts = json.loads(path.read_text())
+            if facts["pid"] == pid:
+                path.write_text(json.dumps({**facts, "start": facts["start"] + 1}))
 
 
 def _clients(pid: int) -> list[object]:
