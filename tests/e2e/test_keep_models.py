@@ -115,8 +115,8 @@ def test_sigterm_finishes_requests_in_flight_and_refuses_others(
 
     assert refused.status == 503
     assert stream.read_body(head).body.endswith(b"data: [DONE]\n\n")
-    assert first.wait() == 0
     stream.close()
+    assert first.wait() == 0
     assert journal.words("SIGTERM") == []
     assert start(models).running()["a"]["configuration"][-1] == "ready"
 
@@ -165,8 +165,7 @@ def test_model_that_is_being_started_ends_with_the_proxy(start: Start, journal: 
         proxy = start(models)
         waiting = proxy.open_chat("a")
         journal.wait("a started", count=1 if number == signal.SIGTERM else 2)
-        ended(proxy, number)
-        waiting.close()
+        ended(proxy, number, waiting)
         wait_until(partial(_has_nothing_left, proxy), LONG_S, what="nothing left")
 
 

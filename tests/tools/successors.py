@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import psutil
 import pytest
 
+from . import raw
 from .net import port_block
 from .swapchart_process import SwapchartProcess, shell
 
@@ -61,10 +62,22 @@ def pid_of(proxy: SwapchartProcess, model: str = "a") -> int:
     return int(proxy.running()[model]["pid"])
 
 
-def ended(proxy: SwapchartProcess, number: int = signal.SIGTERM) -> None:
-    """Send a signal, and wait for the end of the proxy."""
+def ended(
+    proxy: SwapchartProcess, number: int = signal.SIGTERM, waiting: raw.Connection | None = None
+) -> None:
+    """Send a signal, and wait for the end of the proxy.
+
+    Args:
+        proxy: The proxy.
+        number: The signal.
+        waiting: Connection with a request that SIGTERM refuses; closed, since the server waits 2 s
+            for an idle client.
+    """
     proxy.note_guard()
     proxy.signal(number)
+    if waiting is not None:
+        assert number == signal.SIGKILL or waiting.read_answer().status == 503
+        waiting.close()
     code = proxy.wait()
     assert code == (-number if number == signal.SIGKILL else 0), proxy.output()
 
