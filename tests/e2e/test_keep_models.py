@@ -121,43 +121,6 @@ def test_sigterm_finishes_requests_in_flight_and_refuses_others(
     assert start(models).running()["a"]["configuration"][-1] == "ready"
 
 
-def test_nothing_is_in_flight_after_a_sigkill(start: Start) -> None:
-    """The connections have ended with the proxy on both sides, so the model can be evicted."""
-    models = {"a": demo_model("a", rate=20), "b": demo_model("b")}
-    first = start(models)
-    with first.open_stream("a"):
-        first.wait_busy("a", in_flight=1)
-        pid = pid_of(first)
-        ended(first, signal.SIGKILL)
-    wait_until(lambda: not _clients(pid), LONG_S, what=lambda: f"none of {_clients(pid)}")
-    second = start(models)
-    second.wait_state("a", "ready")
-
-    assert pid_of(second) == pid
-    second.wait_busy("a", in_flight=0)
-    assert second.chat("b").status == 200
-    assert not is_alive(pid)
-
-
-def test_end_of_an_adopted_model_is_said_without_an_exit_code(start: Start) -> None:
-    """Only the parent of a process gets its exit code: in status, history and log."""
-    models = {"a": demo_model("a")}
-    first = start(models)
-    assert first.chat("a").status == 200
-    ended(first)
-    second = start(models)
-    second.wait_state("a", "ready")
-    psutil.Process(pid_of(second)).kill()
-    second.wait_said("exit code unknown: another process reaped it")
-
-    (row,) = (
-        row for row in second.get("/api/models/a/history")["data"] if row["event"] == "proc_exited"
-    )
-    assert (row["exit_code"], row["exit_signal"]) == (None, None)
-    assert row["cause"] == "exit code unknown: another process reaped it"
-    assert "exit code None" not in second.output()
-
-
 def test_model_that_is_being_started_ends_with_the_proxy(start: Start, journal: Journal) -> None:
     """It has no state that another proxy could go on with."""
     models = {"a": journal.model("a", "--never-healthy")}
@@ -169,24 +132,22 @@ def test_model_that_is_being_started_ends_with_the_proxy(start: Start, journal: 
         wait_until(partial(_has_nothing_left, proxy), LONG_S, what="nothing left")
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_lease_ends_with_the_hooks_of_the_model(
-    start: Start, journal: Journal, number: int
-) -> None:
+def test_lease_ends_with_the_hooks_of_the_model(start: Start, journal: Journal) -> None:
     """Daemons end too; the next proxy runs no hook again, and starts the model anew."""
     models = {"a": journal.model("a", "--daemon", **HOOKS)}
-    first = start(models, {"lease": 1})
-    assert first.chat("a").status == 200
-    ended(first, number)
-    journal.wait("afterStop")
-    wait_until(lambda: not first.leftovers(), LONG_S, what=lambda: f"none of {first.leftovers()}")
+    proxy = start(models, {"lease": 1})
+    wanted: list[str] = []
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        assert proxy.chat("a").status == 200
+        assert proxy.running()["a"]["incarnation"] == 1
+        ended(proxy, number)
+        wanted += ["beforeStop 1", "a SIGTERM", "afterStop 1"]
+        journal.wait("afterStop", count=len(wanted) // 3)
+        wait_until(partial(_has_nothing_left, proxy), LONG_S, what="nothing left")
+        proxy = start(models, {"lease": 1})
 
-    wanted = ["beforeStop 1", "a SIGTERM", "afterStop 1"]
     assert journal.words("^(beforeStop|afterStop|onFailure|a SIGTERM)") == wanted
-    second = start(models)
-    assert second.chat("a").status == 200
-    assert second.running()["a"]["incarnation"] == 1
-    assert journal.words("^(beforeStop|afterStop|onFailure|a SIGTERM)") == wanted
+    assert proxy.running() == {}
 
 
 def test_lease_ends_at_a_sigterm_of_the_guard(start: Start, journal: Journal) -> None:
@@ -261,18 +222,7 @@ def test_model_that_died_meanwhile_is_not_adopted(start: Start, journal: Journal
     ]  # fmt: skip
 
 
-def test_second_proxy_with_the_same_state_is_refused(start: Start, journal: Journal) -> None:
-    """It takes nothing from the first one."""
-    models = {"a": journal.model("a")}
-    first = start(models)
-    assert first.chat("a").status == 200
-    second = start(models, wait=False)
-
-    assert second.wait() == 3
-    assert first.chat("a").status == 200
-
-
-def test_output_without_a_proxy_is_kept_up_to_a_mib(start: Start, tmp_path: Path) -> None:
+def test_output_without_a_proxy_is_kept_and_no_exit_code(start: Start, tmp_path: Path) -> None:
     """What the model writes meanwhile is in its log, and what it wrote before; it never blocks."""
     go = tmp_path / "go"
     script = f"while [ ! -e {go} ]; do sleep 0.05; done; seq -f 'line %.0f of the night' 1 60000"
@@ -294,32 +244,24 @@ def test_output_without_a_proxy_is_kept_up_to_a_mib(start: Start, tmp_path: Path
     numbers = [int(each) for each in re.findall(r"^line (\d+) of the night$", text, re.M)]
     assert numbers == list(range(numbers[0], 60_001))
     assert len(text) > 1_000_000
+    psutil.Process(pid_of(second)).kill()  # only a parent gets the exit code of a process
+    second.wait_said("exit code unknown: another process reaped it")
+    (row,) = (
+        row for row in second.get("/api/models/a/history")["data"] if row["event"] == "proc_exited"
+    )
+    assert (row["exit_code"], row["exit_signal"]) == (None, None)
+    assert row["cause"] == "exit code unknown: another process reaped it"
+    assert "exit code None" not in second.output()
 
 
-def test_guard_that_was_killed_leaves_its_models_to_the_next_start(
+def test_guard_that_was_killed_is_replaced_but_not_without_a_proxy(
     start: Start, journal: Journal
 ) -> None:
-    """They are not adopted: the next start ends them, and runs the hooks after their end."""
+    """The new guard keeps the models as the first one did.
+
+    Without both, they are not adopted: the next start ends them, and runs `afterStop`.
+    """
     models = {"a": journal.model("a", **HOOKS)}
-    first = start(models)
-    assert first.chat("a").status == 200
-    pid = pid_of(first)
-    guard = guard_of(first)
-    ended(first)
-    guard.kill()
-    second = start(models)
-    wait_until(lambda: not is_alive(pid), LONG_S, what=lambda: f"{pid} gone: {second.output()}")
-    assert second.chat("a").status == 200
-
-    assert pid_of(second) != pid
-    assert journal.words("^(beforeStop|afterStop|a started)") == [
-        f"a started {pid}", "afterStop 1", f"a started {pid_of(second)}",
-    ]  # fmt: skip
-
-
-def test_guard_that_was_killed_beside_the_proxy_is_replaced(start: Start, journal: Journal) -> None:
-    """The new guard keeps the models as the first one did."""
-    models = {"a": journal.model("a")}
     first = start(models)
     assert first.chat("a").status == 200
     pid = pid_of(first)
@@ -328,20 +270,43 @@ def test_guard_that_was_killed_beside_the_proxy_is_replaced(start: Start, journa
     first.wait_said("the guard process died and was restarted")
     ended(first, signal.SIGKILL)
     second = start(models)
-
     assert second.chat("a").status == 200
     assert pid_of(second) == pid
 
+    guard = guard_of(second)
+    ended(second)
+    guard.kill()
+    third = start(models)
+    wait_until(lambda: not is_alive(pid), LONG_S, what=lambda: f"{pid} gone: {third.output()}")
+    assert third.chat("a").status == 200
+    assert pid_of(third) != pid
+    assert journal.words("^(beforeStop|afterStop|a started)") == [
+        f"a started {pid}", "afterStop 1", f"a started {pid_of(third)}",
+    ]  # fmt: skip
+
 
 def test_model_is_adopted_again_and_again(start: Start, journal: Journal) -> None:
-    """Three proxies, two of them killed: one process, and its end has the hooks of its start."""
+    """Three proxies, two of them killed: one process, and its end has the hooks of its start.
+
+    No request is in flight after a SIGKILL: the connections have ended with the proxy.
+    """
     models = {"a": journal.model("a", "--daemon", **HOOKS)}
     proxy = start(models)
     assert proxy.chat("a").status == 200
     pid = pid_of(proxy)
     for number in (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM):
-        ended(proxy, number)
+        with proxy.open_chat("a", events=600, every_s=0.05) as stream:
+            if number == signal.SIGKILL:
+                stream.read_head()
+                proxy.wait_busy("a", in_flight=1)
+            else:
+                stream.close()
+                proxy.wait_idle("a")
+            ended(proxy, number)
+        wait_until(lambda: not _clients(pid), LONG_S, what=lambda: f"none of {_clients(pid)}")
         proxy = start(models)
+        proxy.wait_state("a", "ready")
+        assert proxy.running()["a"]["in_flight"] == 0
         assert proxy.chat("a").status == 200
         assert pid_of(proxy) == pid
     assert proxy.unload("a").status == 200
@@ -357,13 +322,19 @@ def test_model_is_adopted_again_and_again(start: Start, journal: Journal) -> Non
 def test_without_the_key_an_adopted_model_ends_with_the_proxy(
     start: Start, journal: Journal
 ) -> None:
-    """A proxy that keeps nothing still adopts what the one before has kept."""
+    """A proxy that keeps nothing still adopts what the one before has kept.
+
+    Another one with the same state is refused, and takes nothing from it.
+    """
     models = {"a": journal.model("a", "--daemon")}
     first = start(models)
     assert first.chat("a").status == 200
     pid = pid_of(first)
     ended(first)
     second = start(models, keep=False)
+    assert pid_of(second) == pid
+    assert start(models, wait=False).wait() == 3
+    assert second.chat("a").status == 200
     assert pid_of(second) == pid
     ended(second, signal.SIGKILL)
 
