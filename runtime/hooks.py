@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import anyio
 
@@ -36,6 +36,7 @@ class HookResult:
         seconds: Duration, with all attempts and pauses.
         attempts: Number of attempts; >= 1.
         output: End of the output of all attempts; at most 2000 bytes of it.
+        ended_at: When it ended, in seconds on the loop's clock; 0 if that is unknown.
     """
 
     point: str
@@ -45,6 +46,7 @@ class HookResult:
     seconds: float = 0.0
     attempts: int = 1
     output: str = ""
+    ended_at: float = field(default=0.0, compare=False)
 
 
 class HookDeadline:
@@ -244,9 +246,10 @@ class HookRunner:
         environment, log = self._recording()
 
         def result() -> HookResult:
+            now = anyio.current_time()
             return HookResult(
                 point=context.point, action=str(hook.action), outcome=outcome, detail=detail,
-                seconds=anyio.current_time() - began, attempts=attempts, output=_ended(log),
+                seconds=now - began, attempts=attempts, output=_ended(log), ended_at=now,
             )  # fmt: skip
 
         try:

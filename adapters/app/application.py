@@ -36,6 +36,8 @@ from ..process.orphans import boot_id, kill_orphans, started_of
 from ..proxy.app import ProxyApp
 from ..proxy.context import ProxyContext
 from ..proxy.monitoring.event_loop import LoopWatch
+from ..proxy.tracing.port import Tracing
+from ..proxy.tracing.setup import tracing_if
 from ..store import Database, StoreError, activity_schema
 from ..store.activity import ActivityStore
 from ..store.database_file import Migration
@@ -88,8 +90,6 @@ class Application:
         may_keep: Models may outlive this proxy, if the configuration says so.
 
     Attributes:
-        config: The configuration at the start.
-        supervisor: Runs the models; None while it does not.
         server: Name of the HTTP server in front, for metrics; set before `running`.
     """
 
@@ -144,6 +144,7 @@ class Application:
     async def running(self) -> AsyncIterator[Supervisor]:
         """Run the supervisor for as long as the block lasts."""
         async with AsyncExitStack() as stack:
+            tracing = await stack.enter_async_context(tracing_if(self.config.tracing))
             earlier = None if self._state is None else await take_over(self._state.path)
             launcher = LocalLauncher(subreaper=True, keep=self._keep_settings(), earlier=earlier)
             journal, footprints, left = await self._journal(stack, launcher.instance, earlier)
@@ -176,8 +177,7 @@ class Application:
                 supervisor.listen(listener)
             await keeper.adopt(launchers, earlier, left)
             await recover_hooks(supervisor, journal, keeper)
-            activity = await self._activity(stack)
-            self._proxy = self._proxy_app(stack, supervisor, kv_manager, journal, activity)
+            self._proxy = await self._proxy_app(stack, supervisor, kv_manager, journal, tracing)
             of_journal, of_activity, *_ = self._databases
             store = TimelineStore(of_journal, of_activity, launcher.instance)
             keep_timeline(self._proxy.proxy, store, journal, kv_manager)
@@ -197,20 +197,20 @@ class Application:
             finally:
                 self.supervisor = self._running = None
 
-    def _proxy_app(
+    async def _proxy_app(
         self, stack: AsyncExitStack, supervisor: Supervisor, kv_manager: KvManager,
-        journal: Journal, activity: ActivityStore,
+        journal: Journal, tracing: Tracing | None,
     ) -> ProxyApp:  # fmt: skip
         """Return the proxy in front of *supervisor*, which *stack* closes."""
         app = ProxyApp(
             supervisor, model_catalog(self.config), proxy_options(self.config),
             history=journal.history, on_finished=kv_manager.note,
-            own_log=stack.enter_context(keeping_log()), activity=activity,
+            own_log=stack.enter_context(keeping_log()), activity=await self._activity(stack),
+            tracing=tracing,
         )  # fmt: skip
         facts = {"kv": kv_manager.facts, "container": container_facts(supervisor.__getitem__)}
         app.proxy.details.update(facts)
-        app.proxy.server = self.server
-        app.proxy.accounting.count_dropped_lines = dropped_lines
+        app.proxy.server, app.proxy.accounting.count_dropped_lines = self.server, dropped_lines
         app.proxy.loop_watch = stack.enter_context(LoopWatch().watching())
         stack.push_async_callback(app.aclose)
         return app

@@ -36,6 +36,7 @@ _OF_COMMAND = frozenset({"cmd", "argv", "container", "pull"})
 _AT_START = {
     "cluster": "cluster", "lifecycle": "lifecycle", "store_path": "store",
     "metrics_max_in_memory": "metricsMaxInMemory", "keep_lease_s": "keepModels",
+    "tracing": "tracing",
 }  # fmt: skip
 #: Settings that apply at once -> their keys.
 _AT_ONCE = {

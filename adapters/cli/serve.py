@@ -102,12 +102,13 @@ def _serve(options: argparse.Namespace) -> int:
 def _run(make: Callable[[], Application], sock: socket.socket, how: ServeOptions) -> int:
     """Make the application, serve it until a signal arrives, and return the exit code."""
     from ..app.cluster.nodes import EngineMissingError
+    from ..proxy.tracing.missing import TracingMissingError
     from ..ray.fleet import ClusterInUseError
     from ..server import run as server
 
     try:
         return server.run(make(), sock, how)
-    except EngineMissingError as error:
+    except (EngineMissingError, TracingMissingError) as error:
         _fail(str(error))
         return EXIT_CONFIG
     except ClusterInUseError as error:

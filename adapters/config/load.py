@@ -183,8 +183,7 @@ class _Builder:
         models, whole = self._models(document)
         is_partial = not whole or bool(broken & {"peers", "selectors", "models"})
         names = Names(self._expanded, models, self._collector, is_partial=is_partial)
-        peers = names.read_peers(document)
-        routing = read_routing(document, names)
+        peers, routing = names.read_peers(document), read_routing(document, names)
         selectors = names.read_selectors(document, routing)
         profiles = names.read_profiles(document)
         _check(document, names, broken, self._machine if self._is_here else None)
@@ -230,6 +229,7 @@ class _Builder:
             listeners=document.listeners,
             hook_timeout=document.hook_timeout,
             hook_limit=document.hook_limit,
+            tracing=document.tracing,
             keep_lease_s=None if document.keep_models is None else document.keep_models.lease,
             shutdown_timeout=document.shutdown_timeout,
             lifecycle=document.lifecycle,

@@ -280,6 +280,7 @@ class Config:
         preload: Ids of models to load at the start.
         on_idle: Id of the model to load when idle, or None.
         hook_limit: Maximum number of hook commands at once, over all models.
+        tracing: Requests and swaps are traced by OpenTelemetry.
         keep_lease_s: Seconds for which models may outlive the proxy; None means that they end with
             it.
         shutdown_timeout: Limit of a shutdown; None computes it from the models.
@@ -332,6 +333,7 @@ class Config:
     listeners: ListenersSection = field(default_factory=ListenersSection)
     hook_timeout: float = 30.0
     hook_limit: int = 8
+    tracing: bool = False
     keep_lease_s: float | None = None
     shutdown_timeout: float | None = None
     lifecycle: Mapping[str, Any] = field(default_factory=dict)

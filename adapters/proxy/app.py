@@ -30,6 +30,7 @@ from .options import ProxyOptions
 from .request import Request, run_until_disconnect
 from .responses import error_value, is_ollama, send_error, send_json
 from .routing import Route, cleaned
+from .tracing.port import Tracing
 
 OnFinished: TypeAlias = Callable[[RequestRecord], None]
 
@@ -51,6 +52,7 @@ class ProxyApp:
         history: (id, limit=n) -> the last transitions of a model, the newest first.
         own_log: Log of the proxy itself; see ``log_buffer.keeping_log``.
         activity: Store of activity rows; None means they are not stored.
+        tracing: Makes spans of requests; None means that nothing is traced.
 
     Attributes:
         proxy: What its handlers share.
@@ -62,10 +64,11 @@ class ProxyApp:
         self, supervisor: Supervisor, catalogue: ModelCatalog, options: ProxyOptions | None = None,
         *, on_finished: OnFinished | None = None, history: History | None = None,
         own_log: LogRing | None = None, activity: ActivityStore | None = None,
+        tracing: Tracing | None = None,
     ) -> None:  # fmt: skip
         self.proxy = ProxyContext(
             supervisor, catalogue, options or ProxyOptions(), history=history,
-            on_finished=on_finished, own_log=own_log, activity=activity,
+            on_finished=on_finished, own_log=own_log, activity=activity, tracing=tracing,
         )  # fmt: skip
         self.bodies = BodyBudget(
             self.proxy.options.body_budget_bytes, self.proxy.options.body_wait_s
@@ -78,6 +81,8 @@ class ProxyApp:
             supervisor.listen(self.proxy.accounting.metrics.on_transition),
             supervisor.listen(self.proxy.failed_starts.on_transition),
         ]
+        if tracing is not None:
+            self._ends.append(tracing.attach(supervisor, self.proxy.in_flight))
         self.proxy.spawn(
             kept(sample_on, self.proxy.accounting.samples, self._sample_period_s, HostSampler())
         )

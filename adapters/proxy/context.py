@@ -28,6 +28,7 @@ from .models.resolver import Resolver
 from .monitoring.event_loop import LoopWatch
 from .options import Access, ProxyOptions
 from .request import Request
+from .tracing.port import Tracing
 from .upstreams import UpstreamRegistry
 
 _REJECTION_REPEAT_S = 60.0  # time until an equal line about a rejected request is logged again
@@ -124,13 +125,14 @@ class ProxyContext:
         own_log: Log of the proxy itself.
         log: Logger of handlers.
         server: Name of the HTTP server in front, for metrics.
+        tracing: Makes spans of requests; None means that nothing is traced.
     """
 
     def __init__(
         self, supervisor: Supervisor, catalogue: ModelCatalog, options: ProxyOptions, *,
         history: History | None = None,
         on_finished: Callable[[RequestRecord], None] | None = None, own_log: LogRing | None = None,
-        activity: ActivityStore | None = None,
+        activity: ActivityStore | None = None, tracing: Tracing | None = None,
     ) -> None:  # fmt: skip
         self.supervisor, self.catalog, self.options = supervisor, catalogue, options
         self.admission = AdmissionControl(options)
@@ -158,7 +160,10 @@ class ProxyContext:
         self.own_log = own_log if own_log is not None else LogRing()
         self.log = logging.getLogger("swapchart.proxy")
         self.server = "asgi"
+        self.tracing = tracing
         self.accounting = Accounting(activity, self.event_bus, self.own_log, options.capture_bytes)
+        if tracing is not None:
+            self.accounting.recorder.counters = tracing.counting(self.accounting.metrics)
         self._tasks: set[asyncio.Task[Any]] = set()
         self.upstreams = UpstreamRegistry(supervisor, catalogue.models, catalogue.peers)
 

@@ -14,6 +14,7 @@ EXTRAS: Mapping[str, str] = {
     "psutil": "proxy",
     "wsproto": "proxy",
     "uvicorn": "uvicorn",
+    "opentelemetry": "otel",
     "rich": "cli",
     "shtab": "cli",
 }

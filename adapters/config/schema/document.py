@@ -293,6 +293,12 @@ class DocumentSection(Overridable):
     """
     hook_limit: Annotated[int, Field(ge=1)] = 8
     """Most hook commands that run at a time, over all models. Example: `hookLimit: 4`"""
+    tracing: bool = False
+    """Send traces of requests and swaps to an OpenTelemetry collector, as the environment variables
+    `OTEL_*` say; needs the extra `otel`.
+
+    Example: `tracing: true`
+    """
     keep_models: KeepModels = None
     """Models outlive the proxy: SIGTERM and SIGKILL leave them running, and the next `serve` goes
     on with them.

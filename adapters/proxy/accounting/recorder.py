@@ -39,13 +39,16 @@ class Recorder:
         counters: Counters to update.
         event_bus: Publishes the id of each row.
         log: Access log.
+
+    Attributes:
+        counters: Counters to update.
     """
 
     def __init__(
         self, store: ActivityStore | None, captures: Captures, counters: Counting,
         event_bus: EventBus, log: LogRing,
     ) -> None:  # fmt: skip
-        self._store, self._captures, self._counters = store, captures, counters
+        self._store, self._captures, self.counters = store, captures, counters
         self._event_bus, self._log = event_bus, log
         self._number = 0
 
@@ -57,13 +60,13 @@ class Recorder:
             tokens = tokens_of(body, is_events=is_events, is_whole=record.is_whole)
         else:
             tokens = TokenUsage()
-        self._counters.count(record, tokens)
+        self.counters.count(record, tokens)
         if record.is_metered:
             self._add_row(record, tokens, body)
 
     def record_unknown(self, record: RequestRecord) -> None:
         """Record a request for a model that does not exist; its name labels no counter."""
-        self._counters.count_unknown()
+        self.counters.count_unknown()
         self._add_row(record, TokenUsage(), b"")
 
     def _add_row(self, record: RequestRecord, tokens: TokenUsage, body: bytes | None) -> None:

@@ -59,11 +59,11 @@ class FastPath:
         self._wake = asyncio.Event()
         context.spawn(kept(self._finish_detached))
         # A custom chart may start activities with a request, which needs a task.
-        # Path -> route, and the path at the model's server.
+        # Path -> route, and the path at the model's server. Traced requests take the regular path.
         self._routes: dict[str, tuple[Route, str]] = {
             route.path: (route, route.path[len(route.cut) :]) for route in routes.routes
             if route.method == "POST" and route.kind == "inference" and "*" not in route.path
-            and not context.supervisor.has_own_chart
+            and not context.supervisor.has_own_chart and context.tracing is None
         }  # fmt: skip
 
     def try_fast_path(self, call: RequestCycle) -> bool:

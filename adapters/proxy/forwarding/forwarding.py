@@ -43,7 +43,12 @@ from .model_use import note_failure, release_model
 from .repeated_request import starting_once
 from .start_rules import AUTOLOAD, NOT_LOADED, split_autoload, why_not_start
 from .stream_formats import STREAM_FORMATS
-from .upstream_headers import client_headers, model_request_headers, peer_request_headers
+from .upstream_headers import (
+    client_headers,
+    model_request_headers,
+    peer_request_headers,
+    traced_headers,
+)  # fmt: skip
 
 log = logging.getLogger(__name__)
 
@@ -167,17 +172,16 @@ class Forwarding:
             UpstreamError: There is no response.
         """
         request_id = self.request.request_id
+        if self.context.tracing is not None:
+            headers = traced_headers(self.context.tracing, self.record, upstream, headers)
         if isinstance(headers, bytes):
             headers += request_id_line(request_id)
         else:
             headers = [*headers, (b"X-Request-ID", request_id)]
         return await upstream.pool.request(
-            self.record.method,
-            upstream.prefix + self.target,
-            headers,
-            self.body,
+            self.record.method, upstream.prefix + self.target, headers, self.body,
             header_timeout_s=upstream.header_timeout_s,
-        )
+        )  # fmt: skip
 
     async def relay(self, upstream: Upstream, response: UpstreamResponse) -> None:
         """Pass *response* on to the client, each chunk as it arrives.
@@ -357,8 +361,8 @@ class Forwarding:
         return model_request_headers(self.context, self.request, given, upstream, passes_keys=keys)
 
     def _client_headers(self) -> Headers:
-        removed = self.context.removed_keys(self.resolved.target)
-        return client_headers(self.request, removed, self.length, self.is_uncompressed)
+        context, target = self.context, self.resolved.target
+        return client_headers(context, self.request, target, self.length, self.is_uncompressed)
 
     # ---- responses to failures
     async def _send_rejection(self, error: RequestError) -> None:

@@ -13,10 +13,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...http1.asgi_types import Headers
+from ...http1.client.pool import field_lines
 from ...http1.headers import request_headers
-from ..access.api_keys import CREDENTIALS, NOT_FORWARDED, OVERRIDES, ApiKeys
+from ..access.api_keys import CREDENTIALS, NOT_FORWARDED, OVERRIDES
+from ..accounting.request_record import RequestRecord
 from ..context import ProxyContext
+from ..models.catalog import Target
 from ..request import Request
+from ..tracing.port import Tracing
 from ..upstreams import Upstream
 
 _NOTHING: frozenset[bytes] = frozenset()
@@ -24,23 +28,37 @@ _NAMED_BY_CLIENT = frozenset({b"x-real-ip"})
 
 
 def client_headers(
-    request: Request, removed: ApiKeys, length: int | None, is_uncompressed: bool
-) -> Headers:
+    context: ProxyContext, request: Request, target: Target, length: int | None,
+    is_uncompressed: bool,
+) -> Headers:  # fmt: skip
     """Return the client's headers without API keys, and as the body that is sent needs them.
 
+    Without those of the trace context too, if requests are traced: see `traced_headers`.
+
     Args:
+        context: Knows which keys *target* must not get.
         request: The request.
-        removed: Keys to remove.
+        target: Model that it is for.
         length: Length of the body in bytes, where it is not what the client announced.
         is_uncompressed: The response must not be compressed.
     """
-    headers = removed.without_keys(request.headers)
+    headers = context.removed_keys(target).without_keys(request.headers)
+    if context.tracing is not None:
+        headers = context.tracing.client_headers(headers)
     if is_uncompressed:
         headers = [header for header in headers if header[0] != b"accept-encoding"]
     if length is None:
         return headers
     kept = [header for header in headers if header[0] != b"content-length"]
     return [*kept, (b"content-length", b"%d" % length)]
+
+
+def traced_headers(
+    tracing: Tracing, record: RequestRecord, upstream: Upstream, headers: Headers | bytes
+) -> Headers | bytes:
+    """Return *headers*, or lines of headers, with those of the trace context of *record*."""
+    added = tracing.upstream_headers(record, upstream.endpoint)
+    return headers + field_lines(added) if isinstance(headers, bytes) else [*headers, *added]
 
 
 def model_request_headers(
