@@ -251,7 +251,7 @@ def test_ui_counts_the_requests_of_a_model(browser: Browser, proxy: SwapchartPro
 def test_ui_counts_down_to_an_unload_and_pins(browser: Browser, serve: Serve) -> None:
     """A loaded model shows when it is unloaded; pinned it stays; stopped it shows its load time."""
     proxy = serve({"a": demo_model("a", ttl=600)})
-    with opened(browser, proxy) as page:
+    with opened(browser, proxy, "/ui/models") as page:
         load(page, "a")
         expect_text(page, f"{row_of('a')} .times", "^unloads in (9 min|10 min)")
         page.get_by_role("button", name="Pin a until").click()
