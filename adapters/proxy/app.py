@@ -80,6 +80,7 @@ class ProxyApp:
             supervisor.listen(self._publisher.on_transition),
             supervisor.listen(self.proxy.accounting.metrics.on_transition),
             supervisor.listen(self.proxy.failed_starts.on_transition),
+            supervisor.listen(self.proxy.loaded.on_transition),
         ]
         if tracing is not None:
             self._ends.append(tracing.attach(supervisor, self.proxy.in_flight))

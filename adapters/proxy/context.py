@@ -23,6 +23,7 @@ from .event_bus import EventBus
 from .listener_limits import ListenerLimits
 from .models.catalog import LocalModel, ModelCatalog, Target
 from .models.failed_starts import FailedStarts
+from .models.loaded_models import LoadedModels
 from .models.profiles import Profiles
 from .models.resolver import Resolver
 from .monitoring.event_loop import LoopWatch
@@ -116,6 +117,7 @@ class ProxyContext:
         resolver: Finds models by name.
         upstreams: Connections to the servers of models and to peers.
         in_flight: Requests in flight.
+        loaded: Models whose run has become ready.
         failed_starts: Requests whose model failed to start a moment ago.
         turns: Shares the event loop among long work of requests.
         event_bus: Passes events to subscribed clients.
@@ -151,6 +153,7 @@ class ProxyContext:
         self.resolver = Resolver(supervisor, catalogue, self.profiles)
         self.in_flight = InFlightRequests()
         self.failed_starts = FailedStarts(self.now)
+        self.loaded = LoadedModels(supervisor)
         self.turns = Turns()
         self.event_bus = EventBus()
         self.listeners = ListenerLimits(options.listeners, options.listeners_per_key)

@@ -245,7 +245,10 @@ def router_models(proxy: ProxyContext, access: Access = EVERYTHING) -> list[Mode
         if not isinstance(found, LocalModel):
             continue
         life = proxy.supervisor[found.definition.id]
-        status = LoadStatus(value=ROUTER_STATES[public_state(life)])
+        state = public_state(life)
+        if state == "stopping" and life.spec.name not in proxy.loaded:
+            state = "starting"  # what is left of a start that failed
+        status = LoadStatus(value=ROUTER_STATES[state])
         if "admin" in access.scopes:
             status.args = _arguments(found.definition)
         if life.failures:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 from typing import Any
 
 from tools.asgi import Bench, Call, run_proxied
+from tools.net import wait_until_async
 
 from swapchart.adapters.proxy.api import router_events
 from swapchart.adapters.proxy.models.catalog import ModelCatalog
 from swapchart.adapters.proxy.models.definitions import ModelDefinition, SelectorDefinition
 from swapchart.adapters.proxy.options import EVERYTHING, ApiKey, ProxyOptions
+from swapchart.runtime import Hook, RunAction, ServiceSpec
 
 RELOAD = {"model": "*", "event": "models_reload"}
 SOME = ProxyOptions(
@@ -84,6 +88,46 @@ def test_router_events_of_a_key_for_some_models_are_about_these() -> None:
         await call.task
 
     run_proxied(main, options=SOME)
+
+
+def test_router_list_never_says_loaded_while_a_failed_start_is_cleaned_up() -> None:
+    """The status is loading until the model has stopped, and loaded while a loaded one stops."""
+
+    def slow(spec: ServiceSpec) -> ServiceSpec:
+        last = (Hook(action=RunAction(argv=("sleep", "0.3"))),)
+        argv = ("/no/such/program",) if spec.name == "a" else spec.command.argv
+        return replace(
+            spec, hooks={"afterStop": last, "onFailure": last},
+            command=replace(spec.command, argv=argv),
+        )  # fmt: skip
+
+    async def main(bench: Bench) -> None:
+        async def status(name: str) -> str:
+            rows = (await bench.client.call("GET", "/models")).json()["data"]
+            value: str = next(row["status"]["value"] for row in rows if row["id"] == name)
+            return value
+
+        seen, hooks = [], set()
+        starting = asyncio.create_task(bench.client.chat("a"))
+        while not starting.done():
+            seen.append(await status("a"))
+            hooks.add(bench.supervisor["a"].state)
+            await asyncio.sleep(0.01)
+        while "stopping" in bench.supervisor["a"].configuration:
+            hooks.add(bench.supervisor["a"].state)
+            seen.append(await status("a"))
+            await asyncio.sleep(0.01)
+        assert "on_failure" in hooks
+        assert {*seen} <= {"unloaded", "loading"}
+        assert "loading" in seen
+
+        await bench.supervisor.load("b")
+        stopping = asyncio.create_task(bench.supervisor.unload("b"))
+        await wait_until_async(lambda: bench.supervisor["b"].state == "after_stop")
+        assert await status("b") == "loaded"
+        await stopping
+
+    run_proxied(main, specs=slow)
 
 
 def test_router_events_report_a_reload_and_end_with_the_key() -> None:
