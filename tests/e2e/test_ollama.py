@@ -194,6 +194,44 @@ def test_death_of_a_model_in_a_stream_is_an_error(listening: Listening) -> None:
     listening.proxy.may_log = "broken|broke|ended|exited|killed|aborted"
 
 
+def test_requests_are_recorded_as_those_of_other_clients(listening: Listening) -> None:
+    """The activity has the path at the model's server, and the tokens."""
+    listening.client().chat("a", TALK, stream=False, options={"num_predict": 3})
+    proxy = listening.proxy
+
+    def row() -> dict[str, Any]:
+        found: dict[str, Any] = proxy.get("/api/metrics/activity?limit=1")["data"][0]
+        return found
+
+    wait_until(lambda: row()["tokens"]["output_tokens"] == 3, LONG_S, what="the last request")
+    assert (row()["model"], row()["req_path"]) == ("a", "/v1/chat/completions")
+    metrics = proxy.call("GET", "/metrics").body.decode()
+    assert 'model="a"' in metrics
+
+
+def test_loading_state_is_thinking_and_its_failure_an_error(serve: Serve) -> None:
+    """A model with `sendLoadingState` tells its progress as thinking, unless that is unwanted."""
+    slow, port = ("--load-seconds", "1"), free_port()
+    given = {
+        "slow": demo_model("slow", *slow, sendLoadingState=True),
+        "broken": demo_model("broken", *slow, "--fail-load", sendLoadingState=True),
+    }
+    proxy = serve(given, config={"ollama": {"listen": f"127.0.0.1:{port}"}})
+    proxy.may_log = "broken"
+    with Listening(proxy, port) as listening:
+        client = listening.client()
+        for think in (None, False):
+            client.generate("slow", keep_alive=0)
+            wait_until(lambda: not client.ps().models, LONG_S, what="no model loaded")
+            parts = list(client.chat("slow", TALK, stream=True, think=think))
+            thinking = "".join(part.message.thinking or "" for part in parts)
+            assert ("Loading slow" in thinking) is (think is None)
+            assert "Loading" not in "".join(part.message.content or "" for part in parts)
+            assert parts[-1].done
+        with pytest.raises(ollama.ResponseError, match="broken failed"):
+            list(client.chat("broken", TALK, stream=True))
+
+
 # ---- what demo models do not do
 THOUGHT = {"role": "assistant", "content": None, "reasoning_content": "hm"}
 ASKED = {"index": 0, "id": "c1", "function": {"name": "pick", "arguments": '{"colour": "red"}'}}
