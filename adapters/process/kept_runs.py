@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from ...runtime.adoption import RunFacts
 from ...runtime.ports import Adopted, Ending
 from .keeping.keeper import Keeper
-from .keeping.memory import Remembered, ending_record
+from .keeping.memory import Remembered
 from .keeping.takeover import TakeOver
 from .kept_process import Adopter, KeptProcess
 from .local_process import LocalProcess
@@ -100,7 +100,7 @@ class KeptRuns:
                 process.memory.close_record()
             return
         record = {
-            **process.record(), **(more or {}), "facts": facts, "ending": ending_record(ending),
+            **process.record(), **(more or {}), "facts": facts, "ending": ending.record(),
             "environment": self._launcher.own_environment(),
         }  # fmt: skip
         try:

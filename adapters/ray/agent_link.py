@@ -12,7 +12,7 @@ from ray.exceptions import ActorUnavailableError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .messages import Message
-from .node import agent, child, leftovers
+from .node import agent, child, ending, host, leftovers
 
 POLL_S = 2.0
 HELLO_S = 60.0  # an agent first ends what an earlier one has left
@@ -34,7 +34,7 @@ class LinkError(Exception):
 
 def ship_code() -> None:
     """Make Ray send the code of agents to the nodes, which then need not have swapchart."""
-    for module in (agent, child, leftovers):
+    for module in (agent, child, ending, host, leftovers):
         ray.cloudpickle.register_pickle_by_value(module)
 
 

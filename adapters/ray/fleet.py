@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup
 from ...runtime.errors import EngineError
 from ...runtime.fence import fenced
 from ...runtime.ports import (
+    Ending,
     EngineDown,
     EngineUp,
     NodeChanged,
@@ -130,11 +131,22 @@ class Fleet:
         values = {"node": process.node_id, "id": process.id, "line": line}
         self.in_background(partial(self._request, "order", values))
 
-    def remember(self, process: RayProcess, memo: str) -> None:
+    def remember(self, process: RayProcess, memo: str, ending: Ending) -> None:
         """Keep *memo* with *process* for the next proxy; see `Host`."""
-        lease_s = self._lease_s if memo else 0.0
-        values = {"node": process.node_id, "id": process.id, "memo": memo, "lease_s": lease_s}
+        values = {
+            "node": process.node_id, "id": process.id, "memo": memo,
+            "lease_s": self._lease_s if memo else 0.0, "ending": ending.record() if memo else None,
+        }  # fmt: skip
         self.in_background(partial(self._request, "remember", values))
+
+    async def dismiss(self, process: RayProcess) -> bool:
+        """End *process* with its hooks; see `Host`."""
+        return await self._dismiss(process.node_id, process.id)
+
+    async def _dismiss(self, node_id: str, id_: str) -> bool:
+        with suppress(EngineError):
+            return bool(await self.connection.request("dismiss", {"node": node_id, "id": id_}))
+        return False
 
     async def _request(self, do: str, values: Message) -> None:
         with suppress(EngineError):  # then the time limit of `confirm` decides, or fencing

@@ -37,8 +37,12 @@ class Host(Protocol):
         """Give the guard of *process* an order; never waits."""
         ...
 
-    def remember(self, process: RayProcess, memo: str) -> None:
+    def remember(self, process: RayProcess, memo: str, ending: Ending) -> None:
         """Keep *memo* with *process* for the next proxy, unless it is empty; never waits."""
+        ...
+
+    async def dismiss(self, process: RayProcess) -> bool:
+        """End *process* as it was told to end; return False if it was only killed."""
         ...
 
     def confirm(self, process: RayProcess, within_s: float) -> None:
@@ -109,6 +113,16 @@ class RayProcess(NodeProcess):
     def node(self) -> str:
         """Name of its node."""
         return self.node_name
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Pools of its GPUs on its node."""
+        return tuple(f"GPU{number}" for number in self.gpus)
+
+    @property
+    def gpus(self) -> list[int]:
+        """Numbers of its GPUs on its node."""
+        return list(self.facts.get("gpus", ()))
 
     def pids(self) -> tuple[int, ...]:
         """Return none, since ids of another machine mean nothing here."""
@@ -195,9 +209,18 @@ class RayProcess(NodeProcess):
         return bool(self.facts.get("memo"))
 
     def remember(self, facts: str, ending: Ending) -> None:
-        """Keep *facts* with the process on its node; *ending* is for proxies only."""
+        """Keep *facts* with the process on its node, whose agent can carry out *ending*."""
         self.facts["memo"] = facts
-        self._host.remember(self, facts)
+        self._host.remember(self, facts, ending)
+
+    async def dismiss(self) -> bool:
+        """End the process with the ending that an earlier proxy gave it."""
+        has_run = await self._host.dismiss(self)
+        if not has_run:
+            self.kill()
+        await self.wait()
+        await self.sweep(0.0)
+        return has_run
 
     def detach(self) -> None:
         """Let go of it; it goes on for its lease."""

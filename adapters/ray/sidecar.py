@@ -114,7 +114,13 @@ class Sidecar:
     async def do_remember(self, message: Message) -> None:
         """Keep facts with a process; see `Agent.remember`."""
         link = self._link(message["node"])
-        await link.call("remember", message["id"], message["memo"], message["lease_s"])
+        facts = (message["memo"], message["lease_s"], message["ending"])
+        await link.call("remember", message["id"], *facts)
+
+    async def do_dismiss(self, message: Message) -> bool:
+        """End a process with its hooks; see `Agent.dismiss`."""
+        link = self._link(message["node"])
+        return bool(await link.call("dismiss", message["id"]))
 
     async def do_forget(self, message: Message) -> None:
         """Forget a process."""

@@ -176,6 +176,20 @@ class Journal:
         """Note that the present run of *service* was started by proxy *instance*, as *pid*."""
         self._origins[service], self._pids[service] = instance, pid
 
+    def inherit(self, service: str, incarnation: int) -> None:
+        """Note that the present run of *service* was started by some earlier proxy, elsewhere.
+
+        Its hooks have to run after its end, and not now.
+        """
+        self._db.put(
+            "DELETE FROM owed WHERE instance <> ? AND service = ?", (self._instance, service),
+            is_vital=True,
+        )  # fmt: skip
+        self._put_vital(
+            "owed", service, "INSERT OR REPLACE INTO owed VALUES (?, ?, ?)",
+            (self._instance, service, incarnation),
+        )  # fmt: skip
+
     def _note_launch(self, service: str, pid: int) -> None:
         started = self._started_of(pid)
         if started is None:

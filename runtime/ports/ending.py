@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from .command import Command
 from .http import HttpCall
@@ -30,6 +31,20 @@ class EndingStep:
     is_needed: bool = False
     is_inside: bool = False
 
+    def record(self) -> dict[str, Any]:
+        """Return the step in values of JSON."""
+        call = self.call
+        return {
+            "command": None if self.command is None else _record(self.command),
+            "call": None if call is None else {
+                "method": call.method, "url": call.url, "headers": dict(call.headers),
+                "body": None if call.body is None else call.body.decode("latin-1"),
+                "expect": sorted(call.expect),
+            },
+            "timeout_s": self.timeout_s, "retries": self.retries, "delay_s": self.delay_s,
+            "is_needed": self.is_needed,
+        }  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ending:
@@ -48,3 +63,14 @@ class Ending:
     grace_s: float | None = 10.0
     failed: tuple[EndingStep, ...] = ()
     after: tuple[EndingStep, ...] = ()
+
+    def record(self) -> dict[str, Any]:
+        """Return the ending in values of JSON, for what carries it out without a proxy."""
+        points = {"before": self.before, "failed": self.failed, "after": self.after}
+        steps = {name: [step.record() for step in found] for name, found in points.items()}
+        stop = None if self.stop is None else _record(self.stop)
+        return {**steps, "stop": stop, "grace_s": self.grace_s}
+
+
+def _record(command: Command) -> dict[str, Any]:
+    return {"argv": list(command.argv), "env": dict(command.env), "cwd": command.cwd}

@@ -83,6 +83,8 @@ class ModelKeeper:
         log.info("%s: adopted pid %d of an earlier proxy", adopted.service, process.pid)
         if isinstance(process, (KeptContainer, KeptProcess)):
             self._journal.adopt(adopted.service, process.instance, process.pid)
+        else:
+            self._journal.inherit(adopted.service, adopted.incarnation)
         return True
 
     async def _dismiss(self, adopted: Adopted) -> None:
@@ -122,13 +124,19 @@ class ModelKeeper:
 
 
 async def recover_hooks(supervisor: Supervisor, journal: Journal, keeper: ModelKeeper) -> None:
-    """Begin to run the hooks of runs that were killed, but not of those that are adopted."""
+    """Begin to run the hooks of runs that were killed, but not of those that are adopted.
+
+    Those of a run on a node are run there, by its agent.
+    """
     try:
         incomplete = await journal.incomplete_hooks()
     except StoreError:
         return  # the database has logged it
     for hooks in incomplete:
-        if (hooks.instance, hooks.service) not in keeper.taken:
+        lifecycle = supervisor.get(hooks.service)
+        if lifecycle is not None and lifecycle.spec.command.launcher == "ray":
+            journal.complete(hooks)
+        elif (hooks.instance, hooks.service) not in keeper.taken:
             supervisor.hook_recovery.run(
                 hooks.service, hooks.incarnation, partial(journal.complete, hooks)
             )

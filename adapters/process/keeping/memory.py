@@ -10,7 +10,7 @@ from typing import Any
 
 from ....runtime.log_reader import LogReader
 from ....runtime.log_ring import LogRing
-from ....runtime.ports import Command, Ending, EndingStep, LogSink
+from ....runtime.ports import LogSink
 from . import guard_keeping
 
 
@@ -98,29 +98,3 @@ def _in_memory(name: str, data: bytes) -> int:
         os.close(fd)
         raise
     return fd
-
-
-def ending_record(ending: Ending) -> dict[str, Any]:
-    """Return *ending* as JSON has it, for `guard_ending`."""
-    points = {name: getattr(ending, name) for name in ("before", "failed", "after")}
-    steps = {name: [_step(step) for step in found] for name, found in points.items()}
-    stop = None if ending.stop is None else _command(ending.stop)
-    return {**steps, "stop": stop, "grace_s": ending.grace_s}
-
-
-def _step(step: EndingStep) -> dict[str, Any]:
-    call = step.call
-    return {
-        "command": None if step.command is None else _command(step.command),
-        "call": None if call is None else {
-            "method": call.method, "url": call.url, "headers": dict(call.headers),
-            "body": None if call.body is None else call.body.decode("latin-1"),
-            "expect": sorted(call.expect),
-        },
-        "timeout_s": step.timeout_s, "retries": step.retries, "delay_s": step.delay_s,
-        "is_needed": step.is_needed,
-    }  # fmt: skip
-
-
-def _command(command: Command) -> dict[str, Any]:
-    return {"argv": list(command.argv), "env": dict(command.env), "cwd": command.cwd}

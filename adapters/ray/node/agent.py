@@ -13,21 +13,21 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import threading
 import time
 from typing import Any
 
 from .child import Child, GuardServer
+from .ending import carry_out
+from .host import environment_of, exit_with, fill, free_port
 from .leftovers import end_marked
 
-PROTOCOL = 1
+PROTOCOL = 2
 CLAIM_S = 6.0  # an owner that has not polled for this long is absent
 ABSENCE_S = 30.0  # absence that a process with a shorter lease survives: a broken connection
 LOG_PAUSE_S = 0.02  # output is collected this long before it is sent
 PATIENCE_S = 15.0  # for the guards of an earlier agent, whose grace periods run
 KILL_S = 10.0
-RAYLET_LOOK_S = 0.5
 LEAST_WAIT_S = 1.0  # Ray learns of what was given back on a node only a moment later
 
 
@@ -58,6 +58,7 @@ class Agent:
         self._log_timer: asyncio.TimerHandle | None = None
         self._environment: dict[str, str] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._endings: set[asyncio.Task[Any]] = set()
         self._is_watching = False
         threading.Thread(target=exit_with, args=(os.getppid(),), daemon=True).start()
         # An agent that was created for a proxy which is gone since must not stay.
@@ -83,6 +84,9 @@ class Agent:
                 end_marked, self._place, self._self, patience_s=PATIENCE_S, limit_s=KILL_S
             )
             self._has_swept = True
+        self._polled_at = time.monotonic()
+        while self._endings:  # a process that ends is not adopted
+            await asyncio.wait(self._endings)
         is_other = self._owner is not None and self._owner["id"] not in (owner["id"], takes_over)
         if is_other and self._owner is not current:  # it came during the sweep
             return {"error": "busy", "text": "", "owner": self._owner}
@@ -100,7 +104,7 @@ class Agent:
     async def release(self, owner: str) -> None:
         """Note that the owner is gone: only what has a lease stays, for that time."""
         if self._owner is not None and self._owner["id"] == owner:
-            self._owner = None
+            self._owner, self._polled_at = None, time.monotonic()
             for child in self._children.values():
                 if not child.facts["lease_s"]:
                     self._end(child)
@@ -136,23 +140,32 @@ class Agent:
         while True:
             await asyncio.sleep(1.0)
             absent_s = time.monotonic() - self._polled_at
-            if absent_s < CLAIM_S:
-                continue
-            for child in self._children.values():
-                if absent_s > max(child.facts["lease_s"], ABSENCE_S):
+            least_s = 0.0 if self._owner is None else ABSENCE_S  # it may be cut off
+            for child in tuple(self._children.values()):
+                if absent_s > max(child.facts["lease_s"], least_s):
                     self._end(child)
             if absent_s > ABSENCE_S and not self._children:
                 os._exit(0)
 
-    def _end(self, child: Child) -> None:
-        if not child.is_ending:
-            child.end(child.facts["grace_s"])
-            self._keep(self._forget_ended(child))
+    def _end(self, child: Child) -> asyncio.Task[Any] | None:
+        """Begin to end a process whose proxy is gone, with its hooks; return the task of that."""
+        if child.is_ending:
+            return None
+        child.is_ending = True
+        task = self._keep(self._end_whole(child))
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+        return task
 
-    async def _forget_ended(self, child: Child) -> None:
-        await child.ended
-        if self._owner is None or time.monotonic() - self._polled_at > CLAIM_S:
-            await self._drop(child)
+    async def _end_whole(self, child: Child) -> None:
+        if child.ending is None:
+            child.end(child.facts["grace_s"])
+            await child.ended
+        else:
+            environment = {**self._base(), **self._place, **self._self}
+            is_hurried = not child.facts["lease_s"]
+            await carry_out(child, child.ending, self._server, environment, is_hurried=is_hurried)
+        await self._drop(child)
 
     # ---- processes
     async def start(self, owner: str, facts: dict[str, Any]) -> dict[str, Any]:
@@ -160,14 +173,14 @@ class Agent:
 
         Args:
             owner: Id of the owner.
-            facts: ``id``, ``label``, ``incarnation``, ``argv``, ``env``, ``cwd``, ``reserve``
-                (amounts by resource of Ray), ``wait_s`` (for the reservation), ``grace_s``,
-                ``lease_s``, ``is_hook``.
+            facts: ``id``, ``label``, ``incarnation``, ``argv``, ``env``, ``cwd``, ``gpus`` (numbers
+                of its GPUs), ``reserve`` (amounts by resource of Ray), ``wait_s`` (for the
+                reservation), ``grace_s``, ``lease_s``, ``is_hook``.
         """
         if self._owner is None or self._owner["id"] != owner:
             return {"error": "busy", "text": "this proxy no longer owns the node"}
         epoch = self._epoch
-        kept = ("id", "label", "incarnation", "grace_s", "lease_s", "is_hook", "cwd")
+        kept = ("id", "label", "incarnation", "grace_s", "lease_s", "is_hook", "cwd", "gpus")
         child = Child({**{name: facts[name] for name in kept}, "port": 0}, self._report)
         self._children[child.id] = child
         problem: dict[str, Any] | None = None
@@ -194,7 +207,7 @@ class Agent:
             )
             if child.reservation is None:
                 return {"error": "placement", "text": f"{self._node}: {why}"}
-        port = 0 if facts["is_hook"] else facts.get("port") or free_port(self._address)
+        port = 0 if facts["is_hook"] else self._free_port()
         child.facts.update(port=port, address=self._address, node=self._node)
         values = {"HOST": self._address, "PORT": str(port), "NODE": self._node}
         argv = [fill(item, values) for item in facts["argv"]]
@@ -209,17 +222,40 @@ class Agent:
         where = f"{argv[0]} on node {self._node}"
         return {"error": "spec", "text": f"{where}: {os.strerror(errno)}", "errno": errno}
 
+    def _free_port(self) -> int:
+        """Return a port that nothing listens at, and that no process was given that starts."""
+        given = {child.facts["port"] for child in self._children.values()}
+        while (port := free_port(self._address)) in given:
+            continue
+        return port
+
     async def order(self, id_: str, line: str) -> None:
         """Give the guard of a process an order: ``term``, ``kill`` or ``sweep SECONDS``."""
         child = self._children.get(id_)
         if child is not None:
             child.tell(line)
 
-    async def remember(self, id_: str, memo: str, lease_s: float) -> None:
-        """Keep *memo* with a process for the next proxy, and let it outlive its own by a lease."""
+    async def remember(
+        self, id_: str, memo: str, lease_s: float, ending: dict[str, Any] | None
+    ) -> None:
+        """Keep *memo* with a process for the next proxy, and let it outlive its own by a lease.
+
+        If that lease is over, or without one, the process is ended as *ending* says.
+        """
         child = self._children.get(id_)
         if child is not None:
             child.facts.update(memo=memo, lease_s=lease_s)
+            child.ending = ending
+
+    async def dismiss(self, id_: str) -> bool:
+        """End a process with its hooks; return True if it had any, and they have run."""
+        child = self._children.get(id_)
+        if child is None:
+            return False
+        ending = self._end(child)
+        if ending is not None:
+            await asyncio.wait({ending})
+        return child.ending is not None
 
     async def forget(self, id_: str) -> None:
         """Forget a process, and end it if it has not ended."""
@@ -282,17 +318,11 @@ class Agent:
         await asyncio.to_thread(end_marked, run, {}, patience_s=0.0, limit_s=KILL_S)
         child.conclude()
 
-    def _keep(self, work: Any) -> None:
-        task = asyncio.get_running_loop().create_task(work)
+    def _keep(self, work: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def exit_with(raylet: int) -> None:
-    """Exit when the raylet of this node is gone; Ray leaves an actor that runs tasks alive."""
-    while os.getppid() == raylet:
-        time.sleep(RAYLET_LOOK_S)
-    os._exit(1)
+        return task
 
 
 def reserve(node_id: str, amounts: dict[str, float], wait_s: float) -> tuple[Any, str]:
@@ -316,34 +346,3 @@ def free(group: Any) -> None:
     from ray.util import remove_placement_group
 
     remove_placement_group(group)
-
-
-def free_port(address: str) -> int:
-    """Return a port of *address* that no process listens at."""
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.bind((address, 0))
-        return int(probe.getsockname()[1])
-
-
-def fill(text: str, values: dict[str, str]) -> str:
-    """Return *text* with the values of ``${HOST}``, ``${PORT}`` and ``${NODE}``."""
-    for name, value in values.items():
-        text = text.replace(f"${{{name}}}", value)
-    return text
-
-
-def environment_of(pid: int) -> dict[str, str]:
-    """Return the first environment of the raylet *pid*, without variables of Ray.
-
-    A worker of Ray has more than its raylet: OMP_NUM_THREADS=1, and no GPUs in
-    CUDA_VISIBLE_DEVICES.
-    """
-    with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
-        texts = os.fsdecode(file.read()).split("\0")
-    found = dict(text.split("=", 1) for text in texts if "=" in text)
-    preload = found.get("LD_PRELOAD", "").split(":")
-    found["LD_PRELOAD"] = ":".join(name for name in preload if "/ray/core/" not in name)
-    if not found["LD_PRELOAD"]:
-        del found["LD_PRELOAD"]
-    return {name: value for name, value in found.items() if not name.startswith("RAY_")}

@@ -87,6 +87,7 @@ class Child:
         is_lost: Its guard was killed, so the end of its leader was not seen.
         version: Grows with each change but output.
         reservation: What it holds of the node; None if that is nothing.
+        ending: How it is ended without its proxy; None means without hooks.
     """
 
     def __init__(self, facts: dict[str, Any], on_change: Callable[[bool], None]) -> None:
@@ -98,6 +99,7 @@ class Child:
         self.is_ending = False
         self.version = 1
         self.reservation: Any = None
+        self.ending: dict[str, Any] | None = None
         self.spawned: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._log, self._log_end = bytearray(), 0
