@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from ..machine import Stepper
@@ -11,6 +12,10 @@ from .service_state import ServiceState
 from .waiter import PendingRequest
 
 _TAIL_LINES = 20
+#: Words of a server that cannot listen at its port; those of cpp-httplib are llama-server's.
+_PORT_TAKEN = re.compile(
+    r"address already in use|EADDRINUSE|address in use|couldn't bind HTTP server socket", re.I
+)
 
 #: Events by which a start or a service fails -> machine-readable code of the refusal.
 _FAILURES: Mapping[str, str] = {
@@ -73,7 +78,8 @@ class LifecycleRequests:
     def _can_start_once_more(self, event: str) -> bool:
         """Return True if the start may succeed elsewhere, or once others have freed memory.
 
-        It ran out of memory, there was no room at its place, or its node was lost.
+        It ran out of memory, there was no room at its place, its node was lost, or its port there
+        was taken.
         """
         service = self._service
         failure, ended = service.memory_failure, service.last_exit
@@ -82,8 +88,18 @@ class LifecycleRequests:
         if event == "spawn_failed":
             error = service.start_error
             return isinstance(error, PlacementError) and not error.permanent
+        if event != "proc_exited":
+            return False
         is_lost = ended is not None and ended.is_lost
-        return event == "proc_exited" and (is_lost or (failure is not None and failure.can_retry))
+        return is_lost or (failure is not None and failure.can_retry) or self._is_port_taken()
+
+    def _is_port_taken(self) -> bool:
+        """Return True if another process has taken the port that was chosen on the node."""
+        service = self._service
+        if service.location is None or not service.location.port:
+            return False
+        lines = service.log.tail(_TAIL_LINES, since_bytes=service.log_start_bytes)
+        return any(_PORT_TAKEN.search(line) for line in lines)
 
     def end_stops(self) -> None:
         """Complete the waiting stop commands; they fail if the service is ready again."""
