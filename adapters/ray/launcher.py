@@ -21,11 +21,11 @@ from ...runtime.errors import EngineError, LaunchError, PlacementError, SpecErro
 from ...runtime.ports import Adopted, Command, Exit, Launcher, LogSink, Node, NodeLauncher
 from . import owner
 from .connection import Connection
+from .devices import gpus_of, reservation
 from .fleet import Fleet
 from .messages import Message
 from .node_choice import NodeState, candidates
 from .ray_process import PRESENCE_S, HttpGet, RayProcess
-from .resources import gpu_numbers, needs_of, reservation_of
 
 HOOK_OUTPUT_BYTES = 1 << 16
 _log = logging.getLogger(__name__)
@@ -147,11 +147,13 @@ class RayLauncher(NodeLauncher):
     ) -> RayProcess:  # fmt: skip
         id_ = f"{command.label or 'hook'}#{command.incarnation}@{secrets.token_hex(6)}"
         process = RayProcess(id_, self._fleet, log, node=state.name, node_id=state.id)
+        numbers = [] if is_hook else await self._gpus(connection, state, command)
+        process.facts["gpus"] = numbers
         self._fleet.processes[id_] = process
         facts = {
             "id": id_, "label": command.label, "incarnation": command.incarnation,
-            "argv": command.argv, "env": self._environment(command), "cwd": command.cwd,
-            "reserve": {} if is_hook else reservation_of(needs_of(command.resources)),
+            "argv": command.argv, "env": _environment(command, numbers), "cwd": command.cwd,
+            "gpus": numbers, "reserve": {} if is_hook else reservation(command, state, numbers),
             "wait_s": command.placement.wait_s, "grace_s": command.grace_s,
             "lease_s": command.lease_s, "is_hook": is_hook,
         }  # fmt: skip
@@ -167,11 +169,12 @@ class RayLauncher(NodeLauncher):
                 self._fleet.in_background(partial(self._fleet.forget, state.id, id_))
         return process
 
-    def _environment(self, command: Command) -> dict[str, str]:
-        numbers = gpu_numbers(command.resources.memory)
-        gpus = dict.fromkeys(_GPU_VARIABLES, ",".join(map(str, numbers))) if numbers else {}
-        markers = {"SWAPCHART_SERVICE": command.label}
-        return {**gpus, **command.env, **markers}
+    async def _gpus(self, connection: Connection, state: NodeState, command: Command) -> list[int]:
+        """Return the numbers of the GPUs that *command* gets; see `gpus_of`."""
+        free = await connection.request("free") if command.resources.gpus else {}
+        running = self._fleet.processes.values()
+        held = [number for each in running if each.node_id == state.id for number in each.gpus]
+        return gpus_of(command, state, free.get(state.id), held)
 
     async def run(self, command: Command, log: LogSink) -> Exit:
         """Run *command* on its node until it exits; without a node, on this machine."""
@@ -200,6 +203,12 @@ class RayLauncher(NodeLauncher):
             )
             for process in self._fleet.claim()
         ]  # fmt: skip
+
+
+def _environment(command: Command, numbers: list[int]) -> dict[str, str]:
+    """Return the variables of *command*, which gets the GPUs *numbers*."""
+    gpus = dict.fromkeys(_GPU_VARIABLES, ",".join(map(str, numbers))) if numbers else {}
+    return {**gpus, **command.env, "SWAPCHART_SERVICE": command.label}
 
 
 class _FirstBytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from ...runtime.errors import EngineError, PlacementError
-from ...runtime.ports import Command, Node
+from ...runtime.ports import Command, Node, NodeDevice
 from .messages import Message
 from .resources import capacity_of, devices_of, missing, needs_of
 
@@ -41,12 +41,17 @@ class NodeState:
         """Resource -> amount; memory in bytes."""
         return capacity_of(self.facts["resources"])
 
+    @property
+    def devices(self) -> tuple[NodeDevice, ...]:
+        """The GPUs whose memory it declares, in the order of their numbers."""
+        return devices_of(self.facts["resources"])
+
     def node(self, free: Mapping[str, float] | None) -> Node:
         """Return it for the runtime; *free* are resources of Ray, or None."""
         return Node(
             name=self.name, address=self.facts["address"], is_alive=self.is_up,
             capacity=self.capacity, free=None if free is None else capacity_of(free),
-            devices=devices_of(self.facts["resources"]), labels=self.facts["labels"],
+            devices=self.devices, labels=self.facts["labels"],
             is_own=self.facts["is_own"],
         )  # fmt: skip
 
@@ -106,6 +111,7 @@ def _is_able(command: Command, state: NodeState, reasons: dict[str, str]) -> boo
         if labels.get(name) != value:
             found = f"is {labels[name]}" if name in labels else "is not set"
             reasons[state.name] = f"label {name} {found}, not {value}"
-    if lack := missing(needs_of(command.resources), state.capacity):
+    gpus = max(state.capacity.get("gpus", 0.0), float(len(state.devices)))
+    if lack := missing(needs_of(command.resources), {**state.capacity, "gpus": gpus}):
         reasons[state.name] = f"it has less than needed: {lack}"
     return state.name not in reasons

@@ -168,6 +168,11 @@ class NodeProcess(ProcessHandle):
         """Name of its node; empty means the machine of the proxy."""
         return "" if self.endpoint is None else self.endpoint.node
 
+    @property
+    def devices(self) -> tuple[str, ...]:
+        """Pools of the GPUs that it was given, by their names on its node; empty if unknown."""
+        return ()
+
     async def run(self, command: Command, log: LogSink) -> Exit:
         """Run a short command inside of what encloses the process, such as its container.
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shlex
 import signal
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -37,6 +39,20 @@ def node_of(proxy: SwapchartProcess, model: str) -> str:
     pid = proxy.running()[model]["pid"]
     environment = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     return next(v[15:].decode() for v in environment if v.startswith(b"SWAPCHART_NODE="))
+
+
+def devices(proxy: SwapchartProcess) -> dict[str, list[str]]:
+    """Return the GPUs that models of *proxy* have, by node."""
+    rows = proxy.get("/api/nodes")["nodes"]
+    found = {row["name"]: [d for model in row["models"] for d in model["devices"]] for row in rows}
+    return {node: sorted(pools) for node, pools in found.items() if pools}
+
+
+def device_of(proxy: SwapchartProcess, model: str) -> str:
+    """Return the only GPU of *model*."""
+    rows = [row for node in proxy.get("/api/nodes")["nodes"] for row in node["models"]]
+    ((device,),) = [row["devices"] for row in rows if row["model"] == model]
+    return str(device)
 
 
 @pytest.mark.slow
@@ -134,6 +150,76 @@ class TestOnNodes:
         assert refused.status == 503
         assert refused.json()["error"]["code"] == "memory_infeasible"
 
+    @pytest.mark.parametrize("memory", ["off", "auto"])
+    def test_gpus_are_chosen_reserved_and_shown(
+        self, serve: Serve, cluster: RayCluster, memory: str
+    ) -> None:
+        """Three whole GPUs hold one model each; a fourth one gets a clear error, or evicts one."""
+        models = {name: remote(name, gpus=1) for name in "abcd"}
+        models["two"] = remote("two", gpus=2)
+        groups = {"all": {"swap": False, "members": [*models]}}
+        proxy = serve_on(serve, cluster, f"gpus-{memory}", models, memory=memory, groups=groups)
+
+        for name in "abc":
+            assert proxy.chat(name).status == 200
+        assert devices(proxy) == {"box1": ["GPU0"], "box2": ["GPU0", "GPU1"]}
+        for name in "abc":
+            variables = Path(f"/proc/{proxy.running()[name]['pid']}/environ").read_bytes()
+            number = device_of(proxy, name).removeprefix("GPU")
+            assert f"\0CUDA_VISIBLE_DEVICES={number}\0".encode() in variables
+        fourth = proxy.chat("d")
+        if memory == "off":
+            assert fourth.status == 503
+            assert "1 whole GPUs are needed, and 0 are free" in fourth.json()["error"]["message"]
+            assert proxy.unload().status == 200
+        else:
+            assert fourth.status == 200
+        assert proxy.chat("two").status == 200
+        variables = Path(f"/proc/{proxy.running()['two']['pid']}/environ").read_bytes()
+        assert b"\0CUDA_VISIBLE_DEVICES=0,1\0" in variables
+
+    def test_port_that_was_taken_meanwhile_is_replaced_by_another(
+        self, serve: Serve, cluster: RayCluster, tmp_path: Path
+    ) -> None:
+        """The first run finds its port taken; the request that waits is served by the second."""
+        ports = tmp_path / "ports"
+        take = (
+            "import os, socket, sys; taken = socket.create_server((sys.argv[1], int(sys.argv[2])));"
+            "os.set_inheritable(taken.fileno(), True); os.execv(sys.argv[3], sys.argv[3:])"
+        )
+        model = remote("a")
+        server = shlex.join(model["cmd"]).replace("'${HOST}'", "${HOST}")
+        server = server.replace("'${PORT}'", "${PORT}")
+        python = shlex.quote(sys.executable)
+        model["cmd"] = [
+            "sh", "-c",
+            f"echo ${{PORT}} >> {ports}; [ $(wc -l < {ports}) = 1 ] && "
+            f"exec {python} -c {shlex.quote(take)} ${{HOST}} ${{PORT}} {server}; exec {server}",
+        ]  # fmt: skip
+        proxy = serve_on(serve, cluster, "port", {"a": model})
+
+        assert proxy.chat("a").status == 200
+        first, second = ports.read_text().split()
+        assert first != second
+
+    def test_hung_server_on_a_node_is_replaced_as_one_of_this_machine(
+        self, serve: Serve, cluster: RayCluster
+    ) -> None:
+        liveness = {"every": 1, "timeout": 1, "failures": 1}
+        models = {"a": remote("a", liveness=liveness), "b": demo_model("b", liveness=liveness)}
+        groups = {"all": {"swap": False, "members": [*models]}}
+        proxy = serve_on(serve, cluster, "hung", models, groups=groups)
+        pids = {}
+        for name in models:
+            assert proxy.chat(name).status == 200
+            pids[name] = proxy.running()[name]["pid"]
+            os.kill(pids[name], signal.SIGSTOP)
+
+        for name, pid in pids.items():
+            hung = Path(f"/proc/{pid}/exe")
+            wait_until(lambda hung=hung: not hung.exists(), what="no hung server")  # type: ignore[misc]
+            assert proxy.chat(name).status == 200
+
     def test_what_another_proxy_reserved_is_waited_for(
         self, serve: Serve, cluster: RayCluster
     ) -> None:
@@ -175,28 +261,81 @@ class TestKeptOnNodes:
 
     pytestmark = needs_ray
 
+    @pytest.mark.parametrize("lease", [None, 1])
+    def test_hooks_of_models_without_proxy_run_on_their_node(
+        self, cluster: RayCluster, tmp_path: Path, lease: int | None
+    ) -> None:
+        """With a lease all of them, else those after the end; the next proxy runs none again."""
+        folder, port, note = tmp_path / "proxy", port_block(), tmp_path / "note"
+        folder.mkdir()
+        hook = {"run": ["sh", "-c", f"echo $SWAPCHART_NODE $SWAPCHART_HOOK >> {note}"]}
+        config = {
+            "startPort": port, "models": {"a": remote("a", beforeStop=hook, afterStop=hook)},
+            "cluster": {"engine": "ray", "address": cluster.address, "name": f"lease-{lease}"},
+            **({"keepModels": {"lease": lease}} if lease else {}),
+        }  # fmt: skip
+        proxies = [SwapchartProcess(config, cwd=folder).wait_listening()]
+        try:
+            assert proxies[0].chat("a").status == 200
+            row = proxies[0].running()["a"]
+            proxies[0].process.kill()
+            proxies[0].wait()
+            hooks = ["beforeStop", "afterStop"] if lease else ["afterStop"]
+            expected = [f"{row['node']} {hook}" for hook in hooks]
+            wait_until(lambda: note.exists() and len(note.read_text().splitlines()) >= len(hooks))
+            assert note.read_text().splitlines() == expected
+            assert not Path(f"/proc/{row['pid']}/exe").exists()
+
+            proxies.append(SwapchartProcess(config, cwd=folder).wait_listening())
+            assert proxies[1].chat("a").status == 200
+            assert note.read_text().splitlines() == expected
+            proxies[1].signal(signal.SIGINT)
+            assert proxies[1].wait() == 0
+        finally:
+            for proxy in proxies:
+                proxy.close()
+
     @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
     def test_next_proxy_adopts_models_on_nodes(
         self, cluster: RayCluster, tmp_path: Path, number: int
     ) -> None:
         folder, port = tmp_path / "proxy", port_block()
         folder.mkdir()
+        note = tmp_path / "note"
+        note.touch()
+        after = {"run": ["sh", "-c", f"echo $SWAPCHART_HOOK >> {note}"]}
+        model = remote("a", memory="20GiB", nodes="box1", afterHealthy=after, afterStop=after)
+        model["cmd"] = ["sh", "-c", f"echo started; exec {' '.join(model['cmd'])}"]
         config = {
-            "startPort": port, "keepModels": {"lease": 60}, "models": {"a": remote("a")},
+            "startPort": port, "keepModels": {"lease": 60}, "memory": "auto",
+            "models": {"a": model, "b": remote("b", memory="20GiB", nodes="box1", ttl=0)},
             "cluster": {"engine": "ray", "address": cluster.address, "name": f"kept-{number}"},
         }  # fmt: skip
         proxies = []
         try:
             proxies.append(SwapchartProcess(config, cwd=folder).wait_listening())
             assert proxies[0].chat("a").status == 200
-            before = proxies[0].running()["a"]["pid"]
+            row = proxies[0].running()["a"]
+            before = row["pid"]
             proxies[0].signal(number)
             proxies[0].wait()
             assert Path(f"/proc/{before}/exe").exists()
 
             proxies.append(SwapchartProcess(config, cwd=folder).wait_listening())
-            assert proxies[1].chat("a").status == 200
+            adopted = proxies[1].running()["a"]
+            same = ("pid", "state", "proxy", "node", "memory", "incarnation", "in_flight")
+            assert {key: adopted[key] for key in same} == {key: row[key] for key in same}
+            log = proxies[1].call("GET", "/logs/stream/a?no-follow").body
+            assert log.count(b"started\n") == 1
+            stream = proxies[1].open_stream("a")
+            proxies[1].wait_busy("a", in_flight=1)
+            stream.close()
+            proxies[1].wait_idle("a")
             assert proxies[1].running()["a"]["pid"] == before
+            assert note.read_text() == "afterHealthy\n"  # no hook of a run that was lost
+            assert proxies[1].chat("b").status == 200  # its claim counts, so it makes room
+            assert {*proxies[1].running()} == {"b"}
+            assert note.read_text() == "afterHealthy\nafterStop\n"
             proxies[1].signal(signal.SIGINT)  # ends the models too
             assert proxies[1].wait() == 0
             wait_until(lambda: not Path(f"/proc/{before}/exe").exists(), what="no model")

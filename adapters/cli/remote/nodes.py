@@ -46,9 +46,13 @@ def _row(node: dict[str, Any]) -> list[object]:
         f"{node['name']} (this machine)" if node["own"] else node["name"], node["address"],
         "up" if node["alive"] else "down", None if cpus is None else f"{cpus:g}",
         None if ram is None else size(ram), ", ".join(map(_device, node["devices"])),
-        ", ".join(f"{row['model']} ({row['state']})" for row in node["models"]),
+        ", ".join(map(_model, node["models"])),
         ", ".join(row["model"] for row in node["lost"]),
     ]  # fmt: skip
+
+
+def _model(row: dict[str, Any]) -> str:
+    return f"{row['model']} ({', '.join([row['state'], *row['devices']])})"
 
 
 def _device(device: dict[str, Any]) -> str:

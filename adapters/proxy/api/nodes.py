@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ....runtime import EngineError, Lifecycle, Node
 from ....runtime.lost_claims import node_of
+from ....runtime.ports import NodeProcess
 from ...system import threads
 from ..context import ProxyContext
 from ..models.public_state import public_state
@@ -78,8 +79,12 @@ def models_on(proxy: ProxyContext, node: Node) -> list[Lifecycle]:
 
 
 def _model(life: Lifecycle) -> NodeModel:
-    pid = None if life.process is None else life.process.pid or None
-    return NodeModel(model=life.spec.name, state=public_state(life), pid=pid, proxy=life.endpoint)
+    process = life.process
+    devices = process.devices if isinstance(process, NodeProcess) else ()
+    return NodeModel(
+        model=life.spec.name, state=public_state(life), proxy=life.endpoint, devices=[*devices],
+        pid=None if process is None else process.pid or None,
+    )  # fmt: skip
 
 
 def _devices(node: Node) -> list[NodeDevice]:

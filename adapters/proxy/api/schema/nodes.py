@@ -29,12 +29,14 @@ class NodeModel(Part, kw_only=True):
         state: State in llama-swap's words.
         pid: Process id of the server on that node; null if it is not known.
         proxy: URL at which the server is reached.
+        devices: Pools of the GPUs that it was given on that node; empty if unknown.
     """
 
     model: str
     state: str
     pid: int | None
     proxy: str
+    devices: list[str]
 
 
 class LostModel(Part, kw_only=True):
