@@ -7,7 +7,7 @@ import logging
 import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -23,7 +23,7 @@ from ..memory.evidence import allocation_failure
 from ..memory.launches import Launch, LaunchReader
 from ..memory.printed_sizes import PrintedSizes
 from ..system import threads
-from .cluster.memory import cluster_need, node_pools
+from .cluster.memory import NodeEstimate, cluster_need, node_pools
 from .container_setup import container_gpus
 from .service_setup import service_spec
 from .yield_setup import yield_rules
@@ -291,6 +291,7 @@ class MemorySetup:
         meter: Reads the machine.
         readings: Pools of the machine when they were looked for.
         nodes: Nodes of the cluster; to be followed by `configure`.
+        node_estimates: Returns the estimates of a model by node.
     """
 
     def __init__(
@@ -307,6 +308,7 @@ class MemorySetup:
         self._costs: Mapping[str, float] = {}
         self.readings: Sequence[PoolReading] = ()
         self.nodes: Sequence[Node] = ()
+        self.node_estimates: Callable[[ModelConfig], Mapping[str, NodeEstimate]] = lambda _: {}
         self._is_on = False
         self._cgroup = ""
 
@@ -389,7 +391,8 @@ class MemorySetup:
         """Return the service of *model*, with what it needs of memory."""
         spec = service_spec(model)
         if model.nodes is not None and self._is_on:
-            return replace(spec, memory=cluster_need(model, self.nodes))
+            need = cluster_need(model, self.nodes, self.node_estimates(model))
+            return replace(spec, memory=need)
         if not self._found.pools or model.nodes is not None:
             return spec
         return replace(spec, memory=self._base(model, self._found))

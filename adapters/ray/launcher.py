@@ -10,9 +10,10 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+from collections.abc import Sequence
 from functools import partial
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import anyio
 from anyio.abc import TaskGroup
@@ -30,6 +31,7 @@ from .ray_process import PRESENCE_S, HttpGet, RayProcess
 HOOK_OUTPUT_BYTES = 1 << 16
 _log = logging.getLogger(__name__)
 
+_APPLY_S = 20.0
 _OPEN_S = 15.0  # for the cluster to respond when the proxy starts
 _GPU_VARIABLES = ("CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "GGML_VK_VISIBLE_DEVICES")
 
@@ -188,6 +190,30 @@ class RayLauncher(NodeLauncher):
             with anyio.CancelScope(shield=True):
                 process.kill()
                 await process.sweep(0.0)
+
+    async def apply(
+        self, node: str, modules: Sequence[str], function: str, arguments: Sequence[object]
+    ) -> Any:
+        """Call a function on a node, where the packages of the proxy need not be installed.
+
+        Args:
+            node: Name of the node.
+            modules: Names of modules whose code is sent there, first that of the function.
+            function: Its name.
+            arguments: Its arguments, in values of JSON, as the result is.
+
+        Raises:
+            EngineError: The node does not respond, or the function has raised an exception.
+        """
+        connection = self._connection
+        for state in self._fleet.nodes.values():
+            if state.is_up and state.name == node:
+                values = {
+                    "node": state.id, "modules": [*modules], "function": function,
+                    "arguments": [*arguments], "limit_s": _APPLY_S,
+                }  # fmt: skip
+                return await connection.request("apply", values)
+        raise EngineError(f"node {node} does not respond")
 
     async def adopt(self) -> list[Adopted]:
         """Return what an earlier proxy has left; see `NodeLauncher`. Later calls return nothing.

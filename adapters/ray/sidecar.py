@@ -11,6 +11,7 @@ ends with the proxy, whose end it sees as that of its input.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import socket
 from collections.abc import Mapping
@@ -130,6 +131,14 @@ class Sidecar:
         """Return the ids of the processes that run on a node."""
         ids: list[str] = await self._link(message["node"]).call("ping", limit_s=message["limit_s"])
         return ids
+
+    async def do_apply(self, message: Message) -> Any:
+        """Call a function on a node, to which the code of *modules* is sent."""
+        for name in message["modules"]:
+            ray.cloudpickle.register_pickle_by_value(importlib.import_module(name))
+        function = getattr(importlib.import_module(message["modules"][0]), message["function"])
+        link = self._link(message["node"])
+        return await link.call("apply", function, message["arguments"], limit_s=message["limit_s"])
 
     async def do_free(self, message: Message) -> Message:
         """Return what is free, by id of the node."""

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from tools.browser import expect_text, launched, opened
+from tools.gguf_files import write_gguf
 from tools.net import LONG_S, port_block, wait_until
 from tools.ray_cluster import HAS_RAY, RayCluster
 from tools.swapchart_process import Serve, SwapchartProcess, demo_model
@@ -177,6 +178,38 @@ class TestOnNodes:
         assert proxy.chat("two").status == 200
         variables = Path(f"/proc/{proxy.running()['two']['pid']}/environ").read_bytes()
         assert b"\0CUDA_VISIBLE_DEVICES=0,1\0" in variables
+
+    def test_memory_is_estimated_on_the_node_that_has_the_files(
+        self, serve: Serve, cluster: RayCluster, tmp_path: Path
+    ) -> None:
+        """Two models share one GPU by their estimates; one without its file runs alone."""
+        file = write_gguf(
+            tmp_path / "model.gguf", elements=1 << 20, llama__block_count=4,
+            llama__embedding_length=64, llama__attention__head_count=4,
+            llama__attention__head_count_kv=4, llama__context_length=2048,
+        )  # fmt: skip
+        server = tmp_path / "llama-server"
+        demo = [sys.executable, "-m", "swapchart.adapters.demo", "--model", "m", "--quiet"]
+        server.write_text(f'#!/bin/sh\nshift 4\nexec {shlex.join(demo)} "$@"\n')
+        server.chmod(0o755)
+
+        def model(path: Path) -> dict[str, Any]:
+            options = ["-c", "2048", "-m", str(path), "--host", "${HOST}", "--port", "${PORT}"]
+            return {"cmd": [str(server), *options], "nodes": "box1"}
+
+        models = {"a": model(file), "b": model(file), "lost": model(tmp_path / "none.gguf")}
+        proxy = serve_on(serve, cluster, "estimates", models, memory="auto")
+        for name in "ab":
+            assert proxy.chat(name).status == 200
+        running = proxy.running()
+        assert {*running} == {*"ab"}
+        for row in running.values():
+            claim = row["memory"]["box1/GPU0"]
+            assert claim["source"] == "estimated"
+            assert 512 << 20 < claim["claim"] < 1 << 30  # with the context of the driver
+        assert "box1: the memory of lost cannot be estimated there: " in proxy.output()
+        assert proxy.chat("lost").status == 200
+        assert {*proxy.running()} == {"lost"}
 
     def test_port_that_was_taken_meanwhile_is_replaced_by_another(
         self, serve: Serve, cluster: RayCluster, tmp_path: Path

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from typing import Protocol
 
+import anyio
+
 from ....machine.errors import SwapchartError
 from ....runtime import EngineError, Launcher, MemoryLedger, ServiceSpec, Supervisor
-from ....runtime.ports import Node, NodeChanged, NodeDown, NodeEvent, NodeLauncher, NodeUp
+from ....runtime.ports import Node, NodeChanged, NodeDown, NodeEvent, NodeUp
 from ...config import Config, ModelConfig
 from ...process.port import http_probe
 from ...ray.launcher import RayLauncher
-from .memory import node_pools
+from .estimates import NodeEstimates
+from .memory import NodeEstimate, node_pools
 
+_ESTIMATE_S = 10.0  # for the first estimates; later ones are made when the proxy serves
 _LOOK_S = 5.0  # between two looks at what others have reserved
 
 
@@ -61,6 +65,7 @@ class NodeMemory(Protocol):
     """Memory of the supervisor, as far as nodes are concerned; see `MemorySetup`."""
 
     nodes: Sequence[Node]
+    node_estimates: Callable[[ModelConfig], Mapping[str, NodeEstimate]]
 
     @property
     def ledger(self) -> MemoryLedger:
@@ -86,9 +91,11 @@ class ClusterNodes:
     """
 
     def __init__(
-        self, launcher: NodeLauncher, memory: NodeMemory, config: Callable[[], Config]
+        self, launcher: RayLauncher, memory: NodeMemory, config: Callable[[], Config]
     ) -> None:
         self._launcher, self._memory, self._config = launcher, memory, config
+        self._estimates = NodeEstimates(launcher)
+        memory.node_estimates = self._estimates.of
         self._nodes: dict[str, Node] = {}
         self._supervisor: Supervisor | None = None
 
@@ -99,6 +106,15 @@ class ClusterNodes:
         except EngineError:
             self._nodes = {}  # the launcher has logged it
         self._memory.nodes = tuple(self._nodes.values())
+        with anyio.move_on_after(_ESTIMATE_S):
+            await self._make_estimates()
+
+    async def _make_estimates(self) -> bool:
+        """Make the estimates that are missing; return True if there is a new one."""
+        config = self._config()
+        if config.memory.mode == "off":
+            return False
+        return await self._estimates.make(config.models.values(), tuple(self._nodes.values()))
 
     def watch(self, supervisor: Supervisor) -> None:
         """Follow the nodes for *supervisor*."""
@@ -114,6 +130,8 @@ class ClusterNodes:
             except EngineError:
                 continue  # the launcher has logged it
             self._nodes = {node.name: node for node in nodes}
+            if await self._make_estimates():
+                self._update()
             if self._take_foreign() and self._supervisor is not None:
                 self._supervisor.review()
 
@@ -134,6 +152,8 @@ class ClusterNodes:
         if not isinstance(event, (NodeUp, NodeDown, NodeChanged)):
             return
         self._nodes[event.node.name] = event.node
+        if isinstance(event, NodeUp):
+            self._estimates.forget(event.node.name)
         self._update()
 
     def _update(self) -> None:

@@ -267,6 +267,10 @@ class Agent:
         """Return the ids of the processes whose leader runs."""
         return [c.id for c in self._children.values() if c.pid and c.code is None and not c.is_lost]
 
+    async def apply(self, function: Any, arguments: list[Any]) -> Any:
+        """Call a function in a thread, and return its result."""
+        return await asyncio.to_thread(function, *arguments)
+
     async def end(self) -> None:
         """End all processes, and then the agent."""
         for child in tuple(self._children.values()):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from swapchart.adapters.app.cluster.memory import cluster_need, node_pools
+from swapchart.adapters.app.cluster.memory import NodeEstimate, cluster_need, node_pools
 from swapchart.adapters.config import load_config
 from swapchart.runtime.ports import Node
 
@@ -20,6 +20,34 @@ def node(name: str, *gpus: int, ram: int = 64, **more: Any) -> Node:
 
 
 NODES = [node("a"), node("b", 24, labels={"weights": "all"}), node("c", 24, 48)]
+
+
+def test_estimates_are_places_on_nodes_that_have_them(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        "cluster: {engine: ray}\nmemory: auto\nmodels:\n"
+        '  m: {cmd: "s --host ${HOST} --port ${PORT}", nodes: [c, b]}\n'
+        '  n: {cmd: "s --host ${HOST} --port ${PORT}", nodes: any, memory: 3GiB}\n'
+    )
+    models = load_config([path]).models
+    both = {"GPU0": GIB, "GPU1": GIB}
+    estimates = {
+        "b": NodeEstimate(),  # it has no files
+        "c": NodeEstimate(places=({"GPU0": 2 * GIB, "RAM": GIB}, {"GPU1": 2 * GIB}, both), files=9),
+    }
+    need = cluster_need(models["m"], NODES, estimates)
+
+    assert need is not None
+    assert (need.source, need.files) == ("estimated", 9)
+    assert list(need.options) == [
+        {"c/GPU0": 2 * GIB}, {"c/GPU1": 2 * GIB}, {"c/GPU0": GIB, "c/GPU1": GIB},
+    ]  # fmt: skip
+    unknown = cluster_need(models["m"], NODES, {"b": NodeEstimate()})
+    assert unknown is not None
+    assert unknown.source == "unknown"
+    declared = cluster_need(models["n"], NODES, estimates)
+    assert declared is not None
+    assert declared.source == "declared"
 
 
 @pytest.mark.parametrize(
