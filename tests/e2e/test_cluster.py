@@ -18,6 +18,9 @@ from tools.ray_cluster import HAS_RAY, RayCluster
 from tools.swapchart_process import Serve, SwapchartProcess, demo_model
 
 needs_ray = [pytest.mark.ray, pytest.mark.slow]
+long = pytest.mark.skipif(
+    not os.environ.get("SWAPCHART_LONG"), reason="NOT TESTED: ./dev cluster has little time in CI"
+)
 
 
 def remote(label: str, *options: str, nodes: object = "any", **keys: Any) -> dict[str, Any]:
@@ -151,7 +154,7 @@ class TestOnNodes:
         assert refused.status == 503
         assert refused.json()["error"]["code"] == "memory_infeasible"
 
-    @pytest.mark.parametrize("memory", ["off", "auto"])
+    @pytest.mark.parametrize("memory", ["off", pytest.param("auto", marks=long)])
     def test_gpus_are_chosen_reserved_and_shown(
         self, serve: Serve, cluster: RayCluster, memory: str
     ) -> None:
@@ -235,6 +238,7 @@ class TestOnNodes:
         first, second = ports.read_text().split()
         assert first != second
 
+    @long
     def test_hung_server_on_a_node_is_replaced_as_one_of_this_machine(
         self, serve: Serve, cluster: RayCluster
     ) -> None:
@@ -294,7 +298,7 @@ class TestKeptOnNodes:
 
     pytestmark = needs_ray
 
-    @pytest.mark.parametrize("lease", [None, 1])
+    @pytest.mark.parametrize("lease", [pytest.param(None, marks=long), 1])
     def test_hooks_of_models_without_proxy_run_on_their_node(
         self, cluster: RayCluster, tmp_path: Path, lease: int | None
     ) -> None:

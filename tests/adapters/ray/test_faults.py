@@ -269,6 +269,9 @@ async def test_killed_raylet_is_a_lost_node_without_orphans(own_cluster: RayClus
         await stop(elsewhere)
 
 
+@pytest.mark.skipif(
+    not os.environ.get("SWAPCHART_LONG"), reason="NOT TESTED: test_cluster_hosts.py cuts a host off"
+)
 async def test_node_that_is_silent_for_six_seconds_loses_nothing(own_cluster: RayCluster) -> None:
     """Raylet and agent are stopped, as if their machine was cut off; the model goes on."""
     async with opened(own_cluster.address, "blip") as launcher:
