@@ -130,6 +130,10 @@ class LiveConfig:
             "held_back": self.held_back,
         }
 
+    def settings(self, model: str) -> list[dict[str, Any]]:
+        """Return the settings of *model* in force, each with its file and line."""
+        return [setting._asdict() for setting in self.config.settings.get(model, ())]
+
     async def plan(self) -> dict[str, Any]:
         """Read the configuration again and return what a reload would change.
 

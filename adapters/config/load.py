@@ -21,6 +21,7 @@ from .container_engine import find_engine
 from .document.merge import list_files, read_files
 from .document.nodes import Mapping, Node, mapping_at, walk
 from .document.source import EnvironmentValues, variables
+from .effective import settings_of
 from .expand import DEFAULTED, HOOK_POINTS, Expanded, expand_document
 from .lenient import model_at_fault, without_models
 from .model_names import Names
@@ -189,6 +190,7 @@ class _Builder:
         _check(document, names, broken, self._machine if self._is_here else None)
         return Config(
             models=names.models,
+            settings={name: settings_of(tree.node) for name, tree in self._expanded.models.items()},
             aliases=names.aliases,
             health_check_timeout=self._health(document),
             unload_timeout=float(document.unload_timeout or 10),

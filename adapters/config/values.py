@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from ...runtime.container import Container
 from ...runtime.spec import Hook
+from .effective import Setting
 from .problems import Problem
 from .schema.cluster import ClusterSection
 from .schema.document import ListenersSection
@@ -290,6 +291,7 @@ class Config:
         lifecycle: Changes to the chart of every model, as written; `machine` checks them.
         warnings: Problems that do not prevent its use.
         sources: File -> its text as written; may hold secrets.
+        settings: Model -> its settings with file and line; may hold secrets.
     """
 
     models: Mapping[str, ModelConfig]
@@ -339,6 +341,9 @@ class Config:
     lifecycle: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[Problem, ...] = ()
     sources: Mapping[str, str] = field(default_factory=dict, repr=False, compare=False)
+    settings: Mapping[str, tuple[Setting, ...]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
 
     def real_name(self, name: str) -> str | None:
         """Return the id of the local model called *name* (its id first, then an alias)."""

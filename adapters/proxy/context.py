@@ -70,6 +70,10 @@ class ConfigControl(Protocol):
         """Return its files and the outcome of the last reload."""
         ...
 
+    def settings(self, model: str) -> list[dict[str, Any]]:
+        """Return the settings of *model*, each with its key, value, file and line."""
+        ...
+
     async def plan(self) -> dict[str, Any]:
         """Read the configuration again and return what a reload would change.
 

@@ -141,6 +141,9 @@ def test_chart_endpoint_returns_boxes_and_arrows(proxy: SwapchartProcess) -> Non
     assert value["model"] == "good"
     assert value["configuration"][0] == "alive"
     assert states["health_checking"]["above"] == ["alive", "starting"]
+    boxes = {name: state["place"] for name, state in states.items()}
+    assert boxes["alive"]["y"] < boxes["starting"]["y"] < boxes["health_checking"]["y"]
+    assert all(box["x"] + box["width"] <= value["width"] for box in boxes.values())
     assert [name for name, state in states.items() if state["is_serving"]] == ["ready"]
     assert {"stopped", "tripped"} <= {name for name, state in states.items() if state["is_quiet"]}
     ways = {(way["source"], way["target"]): way["labels"] for way in value["transitions"]}
@@ -197,14 +200,14 @@ def test_ui_loads_and_unloads(browser: Browser, proxy: SwapchartProcess) -> None
     with opened(browser, proxy, "/ui/models") as page:
         page.get_by_role("link", name="Good model").click()
         page.mouse.move(0, 0)  # away from the chart
-        expect_text(page, ".state.active:not(:has(.inside)) .state-name", "^stopped$")
+        expect_text(page, ".state.active:not(.group) .state-name", "^stopped$")
         expect_text(page, "#ways-title", "^Transitions from stopped$")
         assert page.locator("#ways td.event.user", has_text="request").count() == 1
         assert page.locator("#chart svg .way").count() >= 2
         page.locator("#model button.start").click()
         expect_text(page, "#model .badge", "^ready$")
         assert proxy.state("good") == "ready"
-        expect_text(page, ".state.active:not(:has(.inside)) .state-name", "^ready$")
+        expect_text(page, ".state.active:not(.group) .state-name", "^ready$")
         expect_text(page, "#chart-now", "^ready: the health check passed")
         assert page.locator("#chart svg .taken").count() == 1
         expect_text(page, "#history tbody tr:first-child td:nth-child(3)", "^ready$")
@@ -306,7 +309,7 @@ def test_ui_shows_hostile_texts_as_texts(browser: Browser, proxy: SwapchartProce
         assert f"a{HOSTILE}" in row.locator(".aliases").inner_text()
         row.locator(".name").click()
         page.locator("#model button.start").click()
-        expect_text(page, ".state.active:not(:has(.inside)) .state-name", "^ready$")
+        expect_text(page, ".state.active:not(.group) .state-name", "^ready$")
         expect_text(page, "#model-log", re.escape(HOSTILE))
         assert page.locator("#model-title").inner_text() == HOSTILE
         page.locator("#history small", has_text="afterHealthy: ok").first.wait_for()

@@ -206,6 +206,6 @@ def test_ui_memory_fits_a_phone_in_light_and_dark(
 def test_ui_without_memory_shows_no_pools(browser: Browser, serve: Serve) -> None:
     proxy = serve({"a": demo_model("a")})
     with opened(browser, proxy, "/ui/models?model=a") as page:
-        expect_text(page, ".state.active:not(:has(.inside)) .state-name", "^stopped$")
+        expect_text(page, ".state.active:not(.group) .state-name", "^stopped$")
         assert page.locator("#memory").is_hidden()
         assert page.locator("#model-memory").is_hidden()

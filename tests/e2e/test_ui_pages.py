@@ -217,3 +217,16 @@ def test_ui_configuration_plans_and_reloads(browser: Browser, serve: Serve) -> N
         expect_text(page, "#last-reload", ": applied")
         page.get_by_role("link", name="Models").click()
         page.locator('.model[data-key="b"]').wait_for()
+
+
+def test_ui_model_shows_its_settings_with_file_and_line(browser: Browser, serve: Serve) -> None:
+    """Macros are expanded; variables of the environment and API keys are not shown."""
+    key = "sk-secret-key"
+    model = demo_model("a", name=f"key {key}", description="from ${place} and ${env.HOME}")
+    proxy = serve({"a": model}, config={"apiKeys": [key], "macros": {"place": "the attic"}})
+    login = {"username": "me", "password": key}
+    with opened(browser, proxy, "/ui/models?model=a", http_credentials=login) as page:
+        page.locator("#settings summary").click()
+        row = page.locator("#settings tr", has_text="description")
+        expect_text(page, row, r"from the attic and \$\{env\.HOME\}config\.yaml:1$")
+        assert key not in page.locator("#settings").inner_text()

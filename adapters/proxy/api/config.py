@@ -12,7 +12,8 @@ from ..context import ConfigControl, ProxyContext
 from ..request import Request
 from ..responses import ApiError
 from .handler import ApiHandler
-from .schema.config import ConfigFacts, ReloadPlan, ReloadReport
+from .models import local_model
+from .schema.config import ConfigFacts, ModelSettings, ReloadPlan, ReloadReport, Setting
 
 _BODY_LIMIT = 1 << 16  # bytes
 
@@ -21,6 +22,16 @@ _BODY_LIMIT = 1 << 16  # bytes
 async def show(proxy: ProxyContext, request: Request) -> ConfigFacts:
     """Return where the configuration came from, and the result of the last reload."""
     return msgspec.convert(_config(proxy).facts(), ConfigFacts)
+
+
+@ApiHandler
+async def model_settings(proxy: ProxyContext, request: Request) -> ModelSettings:
+    """Return the settings of a model in force, with the file and line of each; without API keys."""
+    name = local_model(proxy, request)
+    settings = msgspec.convert(_config(proxy).settings(name), list[Setting])
+    for setting in settings:
+        setting.value = proxy.admission.keys.redacted_text(setting.value)
+    return ModelSettings(model=name, settings=settings)
 
 
 @ApiHandler

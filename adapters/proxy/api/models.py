@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 from urllib.parse import parse_qs
 
 import msgspec
 
 from ....machine.drawing.diagram_model import Label, picture
+from ....machine.drawing.placement import places
 from ....runtime import Lifecycle, SwapchartError
 from ..body.model_name import quoted_name
 from ..context import ProxyContext
@@ -20,6 +22,7 @@ from .handler import ApiHandler
 from .schema.models import (
     Chart,
     ChartLabel,
+    ChartPlace,
     ChartState,
     ChartTransition,
     Model,
@@ -121,22 +124,23 @@ def known_model(proxy: ProxyContext, request: Request, name: str) -> str:
 
 
 def _chart_view(life: Lifecycle) -> Chart:
-    """Return the states and transitions of the chart of *life*, and its active states.
-
-    Nothing has a position, so the browser can draw the chart without Graphviz.
-    """
+    """Return the states of the chart of *life* with their places, transitions, active states."""
     document = life.document
     diagram = picture(document)
+    found = places(diagram)
     return Chart(
         model=life.spec.name,
         chart=diagram.name,
         configuration=list(life.configuration),
+        width=max(place.x + place.width for place in found.values()),
+        height=max(place.y + place.height for place in found.values()),
         states=[
             ChartState(
                 id=node.id, kind=node.kind, above=list(node.above), initial=node.initial,
                 enter=list(node.enter), exit=list(node.exit), inside=_labels(node.inside),
                 is_quiet=node.id in document.promises.quiet,
                 is_serving=node.id in document.promises.serving,
+                place=ChartPlace(**asdict(found[node.id])),
             )
             for node in diagram.nodes.values()
         ],

@@ -297,6 +297,9 @@ ROUTES: RouteTable = RouteTable(
              parameter="path"),
         # ---- configuration
         _get("/api/config", config.show, "Get the source of the configuration", errors=(503,)),
+        _get("/api/models/*/config", config.model_settings,
+             "Get the settings of a model with the file and line of each", errors=(404, 503),
+             parameter="model"),
         _change("POST", "/api/config/plan", config.plan, "Get what a reload would change",
                 "nothing; reads the configuration files", errors=(413, 415, 503)),
         _change("POST", "/api/config/reload", config.reload, "Reload the configuration",

@@ -1,29 +1,8 @@
-// The statechart of a model: states as boxes, and the transitions out of the active one.
+// The statechart of a model: the proxy places the states; the active and the possible ways are drawn.
 
-import { html, useEffect, useRef, useState } from "./vendor/preact.js";
-
-const SVG = "http://www.w3.org/2000/svg";
+import { html, useState } from "./vendor/preact.js";
 
 /** @typedef {{x: number, y: number, width: number, height: number}} Box */
-
-/** A state with the states inside of it. @param {{state: any, chart: any, marks: any, point: (id: string | null) => void}} props */
-function State({ state, chart, marks, point }) {
-  const inside = chart.states.filter((/** @type {any} */ other) => other.above.at(-1) === state.id);
-  const role = state.is_serving ? "serving" : state.is_quiet ? "quiet" : "";
-  const isActive = marks.active.includes(state.id);
-  const kinds = ["state", isActive && "active", state.id === marks.pointed && "pointed"];
-  if (state.id === marks.last?.source && !isActive) kinds.push("left");
-  return html`
-    <div class=${kinds.filter(Boolean).join(" ")} data-kind=${state.kind} data-role=${role} data-state=${state.id}>
-      <button type="button" class="state-name" onFocus=${() => point(state.id)} onBlur=${() => point(null)}
-        onPointerEnter=${() => point(state.id)} onPointerLeave=${() => point(null)}>${state.id}</button>
-      ${inside.length > 0 &&
-      html`
-        <div class="inside">
-          ${inside.map((/** @type {any} */ each) => html`<${State} key=${each.id} state=${each} chart=${chart} marks=${marks} point=${point} />`)}
-        </div>`}
-    </div>`;
-}
 
 /**
  * Show a chart.
@@ -33,33 +12,50 @@ function State({ state, chart, marks, point }) {
  */
 export function Chart({ chart, active, last }) {
   const [pointed, setPointed] = useState(/** @type {string | null} */ (null));
-  const [width, setWidth] = useState(0);
-  const area = useRef(/** @type {HTMLElement | null} */ (null));
-  const canvas = useRef(/** @type {SVGSVGElement | null} */ (null));
   const chosen = pointed ?? active.at(-1) ?? "";
-  const above = chart.states.find((/** @type {any} */ state) => state.id === chosen)?.above ?? [];
-  const from = [chosen, ...above.toReversed()];
+  /** @type {Map<string, any>} */
+  const states = new Map(chart.states.map((/** @type {any} */ state) => [state.id, state]));
+  const from = [chosen, ...(states.get(chosen)?.above ?? []).toReversed()];
   const ways = chart.transitions.filter((/** @type {any} */ way) => from.includes(way.source));
-  useEffect(() => {
-    if (!area.current) return undefined;
-    const observer = new ResizeObserver(([entry]) => setWidth(entry.contentRect.width));
-    observer.observe(area.current);
-    return () => observer.disconnect();
-  }, []);
-  useEffect(() => {
-    if (area.current && canvas.current) drawArrows(area.current, canvas.current, ways, pointed ? null : last);
-  }, [chart, chosen, last, width, String(active)]);
-  const roots = chart.states.filter((/** @type {any} */ state) => !state.above.length);
-  const marks = { active, pointed, last };
+  /** @param {string} id @returns {Box} */
+  const place = (id) => states.get(id)?.place;
+  const isTaken = !pointed && last && last.source !== last.target && states.has(last.source) && states.has(last.target);
   return html`
-    <div class="chart-scroll">
-      <div id="chart" class="chart" ref=${area}>
-        <svg ref=${canvas} aria-hidden="true"></svg>
-        ${roots.map((/** @type {any} */ state) => html`<${State} key=${state.id} state=${state} chart=${chart} marks=${marks} point=${setPointed} />`)}
+    <div class="chart-scroll" tabindex="0" role="region" aria-label="Chart">
+      <div id="chart" class="chart" style=${{ width: `${chart.width}px`, height: `${chart.height}px` }}>
+        ${chart.states.map(
+          (/** @type {any} */ state) => html`
+            <${State} key=${state.id} state=${state} isActive=${active.includes(state.id)} isPointed=${state.id === pointed}
+              isLeft=${state.id === last?.source && !active.includes(state.id)}
+              isGroup=${chart.states.some((/** @type {any} */ other) => other.above.at(-1) === state.id)} point=${setPointed} />`,
+        )}
+        <svg width=${chart.width} height=${chart.height} aria-hidden="true">
+          ${ways.map((/** @type {any} */ way) => html`<${Arrow} key=${`${way.source} ${way.target}`} from=${place(way.source)} to=${place(way.target)} kind=${`way ${originOf(way)}`} />`)}
+          ${isTaken && html`<${Arrow} from=${place(last.source)} to=${place(last.target)} kind="taken" />`}
+        </svg>
       </div>
     </div>
-    <h4 id="ways-title">Transitions from ${chosen}</h4>
+    <h3 id="ways-title">Transitions from ${chosen}</h3>
     <${Ways} chart=${chart} from=${from} ways=${ways} />`;
+}
+
+/** Return who sends the events of a transition; empty if several do. @param {any} way */
+function originOf(way) {
+  const origins = new Set(way.labels.map((/** @type {any} */ label) => label.origin));
+  return origins.size === 1 ? [...origins][0] : "";
+}
+
+/** @param {{state: any, isActive: boolean, isPointed: boolean, isLeft: boolean, isGroup: boolean, point: (id: string | null) => void}} props */
+function State({ state, isActive, isPointed, isLeft, isGroup, point }) {
+  const { x, y, width, height } = state.place;
+  const role = state.is_serving ? "serving" : state.is_quiet ? "quiet" : "";
+  const kinds = ["state", isGroup && "group", isActive && "active", isPointed && "pointed", isLeft && "left"];
+  return html`
+    <div class=${kinds.filter(Boolean).join(" ")} data-kind=${state.kind} data-role=${role} data-state=${state.id}
+      style=${{ left: `${x}px`, top: `${y}px`, width: `${width}px`, height: `${height}px` }}>
+      <button type="button" class="state-name" onFocus=${() => point(state.id)} onBlur=${() => point(null)}
+        onPointerEnter=${() => point(state.id)} onPointerLeave=${() => point(null)}>${state.id}</button>
+    </div>`;
 }
 
 /** The transitions out of a state as a table. @param {{chart: any, from: string[], ways: any[]}} props */
@@ -85,28 +81,8 @@ function Ways({ chart, from, ways }) {
     </div>`;
 }
 
-/** @param {HTMLElement} area @param {SVGSVGElement} canvas @param {any[]} ways @param {any} last */
-function drawArrows(area, canvas, ways, last) {
-  const whole = area.getBoundingClientRect();
-  /** @param {string} id @returns {Box | null} */
-  const place = (id) => {
-    const box = [...area.querySelectorAll("[data-state]")].find((each) => each.getAttribute("data-state") === id);
-    const at = box?.getBoundingClientRect();
-    return at ? { x: at.x - whole.x, y: at.y - whole.y, width: at.width, height: at.height } : null;
-  };
-  const drawn = ways.map((way) => {
-    const origins = new Set(way.labels.map((/** @type {any} */ label) => label.origin));
-    return arrow(place(way.source), place(way.target), `way ${origins.size === 1 ? [...origins][0] : ""}`);
-  });
-  if (last && last.source !== last.target) drawn.push(arrow(place(last.source), place(last.target), "taken"));
-  canvas.setAttribute("width", String(whole.width));
-  canvas.setAttribute("height", String(whole.height));
-  canvas.replaceChildren(...drawn.filter((each) => each !== null));
-}
-
-/** Draw an arrow from one box to another, bent a little so that its way back is seen too. @param {Box | null} from @param {Box | null} to @param {string} kind */
-function arrow(from, to, kind) {
-  if (!from || !to) return null;
+/** An arrow from one box to another, bent a little so that its way back is seen too. @param {{from: Box, to: Box, kind: string}} props */
+function Arrow({ from, to, kind }) {
   const [start, finish] = [middle(from), middle(to)];
   const [dx, dy] = [finish.x - start.x, finish.y - start.y];
   const length = Math.hypot(dx, dy);
@@ -121,14 +97,11 @@ function arrow(from, to, kind) {
   const angle = Math.atan2(head.y - control.y, head.x - control.x);
   /** @param {number} turn */
   const wing = (turn) => `${head.x - 9 * Math.cos(angle + turn)},${head.y - 9 * Math.sin(angle + turn)}`;
-  const group = document.createElementNS(SVG, "g");
-  group.setAttribute("class", kind);
-  const line = document.createElementNS(SVG, "path");
-  line.setAttribute("d", `M${tail.x},${tail.y}Q${control.x},${control.y} ${head.x},${head.y}`);
-  const tip = document.createElementNS(SVG, "polygon");
-  tip.setAttribute("points", `${head.x},${head.y} ${wing(0.4)} ${wing(-0.4)}`);
-  group.append(line, tip);
-  return group;
+  return html`
+    <g class=${kind}>
+      <path d=${`M${tail.x},${tail.y}Q${control.x},${control.y} ${head.x},${head.y}`} />
+      <polygon points=${`${head.x},${head.y} ${wing(0.4)} ${wing(-0.4)}`} />
+    </g>`;
 }
 
 /** @param {Box} box */

@@ -92,3 +92,26 @@ class ConfigFacts(Body, kw_only=True):
     reloads: int
     last_reload: ReloadReport | None
     held_back: HeldBack | None
+
+
+class Setting(Part, kw_only=True):
+    """One value of a model's configuration.
+
+    Attributes:
+        key: Dotted path below the model.
+        value: The value with macros expanded; ``${env.X}`` stands for a variable.
+        file: File that it comes from.
+        line: Line in the file, from 1.
+    """
+
+    key: str
+    value: str
+    file: str
+    line: int
+
+
+class ModelSettings(Body, kw_only=True):
+    """Settings of a model in force, in the order of its file."""
+
+    model: str
+    settings: list[Setting]

@@ -203,6 +203,15 @@ class ChartLabel(Part, kw_only=True):
     origin: str
 
 
+class ChartPlace(Part, kw_only=True):
+    """Box of a state in pixels, from the top left corner of the drawing."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
 class ChartState(Part, kw_only=True):
     """A state of a chart.
 
@@ -223,6 +232,7 @@ class ChartState(Part, kw_only=True):
     inside: list[ChartLabel]
     is_quiet: bool
     is_serving: bool
+    place: ChartPlace
 
 
 class ChartTransition(Part, kw_only=True):
@@ -238,12 +248,16 @@ class Chart(Body, kw_only=True):
 
     Attributes:
         configuration: Active states, outermost first.
+        width: Width of the drawing in pixels.
+        height: Height of the drawing in pixels.
         states: All states in document order, ancestors before their descendants.
     """
 
     model: str
     chart: str
     configuration: list[str]
+    width: float
+    height: float
     states: list[ChartState]
     transitions: list[ChartTransition]
 

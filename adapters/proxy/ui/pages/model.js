@@ -61,6 +61,7 @@ export default function Model() {
         html`<${Chart} chart=${chart.value} active=${row.configuration ?? []} last=${last ?? history.value?.data[0] ?? null} />`}
       </section>
       <${ModelMemory} path=${path} />
+      <${Settings} path=${path} />
       <section class="card" aria-labelledby="history-title">
         <h2 id="history-title">History</h2>
         <${History} rows=${history.value?.data ?? []} />
@@ -93,6 +94,30 @@ function ModelMemory({ path }) {
       <p id="model-memory-outcome">${`${OUTCOMES[value.outcome]} ${more}`.trim()}</p>
       <ul id="model-memory-sum" class="sum">${lines.map((line, index) => html`<li key=${index}>${line}</li>`)}</ul>
     </section>`;
+}
+
+/** The configuration in force, with the file and line of each value; read when it is opened. @param {{path: string}} props */
+function Settings({ path }) {
+  const [isOpen, setOpen] = useState(false);
+  const { value, problem, again } = useJson(isOpen ? `${path}/config` : "");
+  useEvents("config", again);
+  return html`
+    <details class="card" id="settings" onToggle=${(/** @type {any} */ event) => setOpen(event.target.open)}>
+      <summary>Configuration</summary>
+      ${problem && html`<p class="notice">${problem}</p>`}
+      <div class="scroll" tabindex="0" role="region" aria-label="Configuration">
+        <table>
+          <thead><tr><th>Key</th><th>Value</th><th>From</th></tr></thead>
+          <tbody>
+            ${(value?.settings ?? []).map(
+              (/** @type {any} */ row) => html`
+                <tr key=${row.key}><td>${row.key}</td><td class="why"><code>${row.value}</code></td>
+                  <td class="quiet"><code>${`${row.file.split("/").at(-1)}:${row.line}`}</code></td></tr>`,
+            )}
+          </tbody>
+        </table>
+      </div>
+    </details>`;
 }
 
 /** @param {{rows: any[]}} props */

@@ -133,7 +133,7 @@ function Finished({ version }) {
         <table id="done">
           <thead><tr><th>When</th><th>Model</th><th>Request</th><th>Status</th><th class="number">Prompt</th>
             <th class="number">Cached</th><th class="number">Generated</th><th class="number">Prompt/s</th>
-            <th class="number">Tokens/s</th><th class="number">Waited</th><th class="number">Took</th><th>Time</th>
+            <th class="number">Tokens/s</th><th class="number">Waited</th><th class="number">Took</th>
             <th><span class="unseen">Actions</span></th></tr></thead>
           <tbody>
             ${rows.map(
@@ -205,8 +205,7 @@ function DoneRow({ row, scale, isOpen, open, show, curl }) {
       <td class="number">${count(tokens.input_tokens)}</td><td class="number">${count(tokens.cache_tokens)}</td>
       <td class="number">${count(tokens.output_tokens)}</td><td class="number">${speed(tokens.prompt_per_second)}</td>
       <td class="number">${speed(tokens.tokens_per_second)}</td><td class="number">${seconds((row.wait_ms ?? 0) / 1000)}</td>
-      <td class="number">${seconds(row.duration_ms / 1000)}</td>
-      <td><${Waterfall} row=${row} scale=${scale} /></td>
+      <td class="number">${seconds(row.duration_ms / 1000)}<${Waterfall} row=${row} scale=${scale} /></td>
       <td class="buttons">
         <button type="button" aria-expanded=${isOpen} aria-label=${`Time of request ${row.id}`} onClick=${open}>Time</button>
         ${row.has_capture &&
@@ -215,7 +214,7 @@ function DoneRow({ row, scale, isOpen, open, show, curl }) {
           <button type="button" aria-label=${`Copy request ${row.id} as curl`} onClick=${curl}>curl</button>`}
       </td>
     </tr>
-    ${isOpen && html`<tr class="details"><td colspan="13"><${Details} row=${row} /></td></tr>`}`;
+    ${isOpen && html`<tr class="details"><td colspan="12"><${Details} row=${row} /></td></tr>`}`;
 }
 
 /** Where the time went, and why the request waited. @param {{row: any}} props */
