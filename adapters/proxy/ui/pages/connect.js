@@ -61,19 +61,24 @@ export ANTHROPIC_BASE_URL=${quoted(base)}
 export ANTHROPIC_API_KEY="\${SWAPCHART_API_KEY:-none}"`,
     },
     {
-      id: "aider", title: "aider", note: "",
+      id: "aider", title: "aider", note: "The weak model writes commit messages; see docs/clients.md.",
       text: `export OPENAI_API_BASE=${quoted(`${base}/v1`)}
 export OPENAI_API_KEY="\${SWAPCHART_API_KEY:-none}"
-aider --model ${quoted(`openai/${model}`)}`,
+export AIDER_MODEL=${quoted(`openai/${model}`)}
+export AIDER_WEAK_MODEL="$AIDER_MODEL"
+aider`,
     },
     {
-      id: "claude", title: "Claude Code", note: "",
+      id: "claude", title: "Claude Code", note: "The second model writes titles: with the same name it causes no swap; see docs/clients.md.",
       text: `export ANTHROPIC_BASE_URL=${quoted(base)}
-export ANTHROPIC_AUTH_TOKEN="\${SWAPCHART_API_KEY:-none}"
-claude --model ${quoted(model)}`,
+export ANTHROPIC_API_KEY="\${SWAPCHART_API_KEY:-none}"
+export ANTHROPIC_MODEL=${quoted(model)}
+export ANTHROPIC_DEFAULT_HAIKU_MODEL="$ANTHROPIC_MODEL"
+export CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC=1
+claude`,
     },
     {
-      id: "opencode", title: "opencode", note: "In opencode.json.",
+      id: "opencode", title: "opencode", note: "In opencode.json; see docs/recipes.md.",
       text: JSON.stringify(
         {
           $schema: "https://opencode.ai/config.json",
