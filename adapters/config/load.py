@@ -20,8 +20,8 @@ from .command_line import UnterminatedQuoteError, split_command
 from .container_engine import find_engine
 from .document.merge import list_files, read_files
 from .document.nodes import Mapping, Node, mapping_at, walk
+from .document.settings import settings_of
 from .document.source import EnvironmentValues, variables
-from .effective import settings_of
 from .expand import DEFAULTED, HOOK_POINTS, Expanded, expand_document
 from .lenient import model_at_fault, without_models
 from .model_names import Names
@@ -135,6 +135,8 @@ def _load(
     reader = Reader(environment, collector)
     texts = {source.name: source.raw for source in sources}
     config = _Builder(reader, expanded, texts, env, is_here=is_here).build()
+    settings = {name: settings_of(tree.node) for name, tree in expanded.models.items()}
+    config = replace(config, settings=settings)
     if not collector.has_errors and not config.models and not config.peers:
         place = str(paths[0]) if len(paths) == 1 else ""
         collector.warning_at(place, "models", 0, 0, _NO_MODELS)
@@ -190,7 +192,6 @@ class _Builder:
         _check(document, names, broken, self._machine if self._is_here else None)
         return Config(
             models=names.models,
-            settings={name: settings_of(tree.node) for name, tree in self._expanded.models.items()},
             aliases=names.aliases,
             health_check_timeout=self._health(document),
             unload_timeout=float(document.unload_timeout or 10),

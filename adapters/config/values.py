@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from ...runtime.container import Container
 from ...runtime.spec import Hook
-from .effective import Setting
+from .document.settings import Setting
 from .problems import Problem
 from .schema.cluster import ClusterSection
 from .schema.document import ListenersSection

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from .document.nodes import Mapping, Node, Scalar, Sequence
-from .document.source import shown
+from .nodes import Mapping, Node, Scalar, Sequence
+from .source import shown
 
 
 class Setting(NamedTuple):
