@@ -35,7 +35,8 @@ def browser() -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def proxy(serve_module: Serve) -> SwapchartProcess:
     return serve_module(
-        {"a": demo_model("a"), "it's": demo_model("b", rate=20)}, config={"captureBuffer": 5}
+        {"a": demo_model("a"), "it's": demo_model("b"), "slow": demo_model("c", rate=2)},
+        config={"captureBuffer": 5},
     )
 
 
@@ -141,7 +142,7 @@ def test_ui_playground_streams_a_chat(browser: Browser, proxy: SwapchartProcess)
         page.keyboard.press("Enter")
         expect_text(page, ".turn.user .text", "^Hello$")
         expect_text(page, ".turn.assistant .timing", r"first token after .* tokens/s · .* in all")
-        page.locator("#playground-model").select_option("it's")  # which is slower
+        page.locator("#playground-model").select_option("slow")
         page.get_by_text("Settings").click()
         page.locator("#max-tokens").fill("100000")
         page.locator("#prompt").fill("On and on")
