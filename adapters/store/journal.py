@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from time import time
 from typing import Any
 
-from ...runtime import Transition
+from ...runtime import HookResult, Transition
 from ..system.own_node import own_node_name
 from . import footprints, timeline_schema
 from .database import Database
@@ -150,7 +150,7 @@ class Journal:
                 record.cause, record.source, record.target, ".".join(record.configuration),
                 record.seconds, record.pid, ended.code if ended else None,
                 ended.signal if ended else None,
-                json.dumps([asdict(hook) for hook in record.hooks]), self.request_of(record),
+                json.dumps([_hook_facts(hook) for hook in record.hooks]), self.request_of(record),
                 record.node, *_swap_of(record),
             ),
         )  # fmt: skip
@@ -283,6 +283,13 @@ class Journal:
             "DELETE FROM owed WHERE instance = ? AND service = ?",
             (hooks.instance, hooks.service), is_vital=True,
         )  # fmt: skip
+
+
+def _hook_facts(hook: HookResult) -> dict[str, Any]:
+    """Return *hook* without its time on the clock of this process."""
+    facts = asdict(hook)
+    del facts["ended_at"]
+    return facts
 
 
 def _swap_of(record: Transition) -> tuple[str, str, str]:
