@@ -41,7 +41,7 @@ def test_body_that_is_cut_off_is_an_error(body: bytes, size: int) -> None:
         b"".join(unpacked_pieces(packed[: min(size, len(packed) - 1)], 1 << 20))
 
 
-@pytest.mark.parametrize("rest", [b"x", gzip.compress(b"{}"), b"x" * 100_000])
+@pytest.mark.parametrize("rest", [b"x", gzip.compress(b"{}", mtime=0), b"x" * 100_000])
 def test_body_that_goes_on_after_its_end_is_an_error(rest: bytes) -> None:
     with pytest.raises(BadBodyError, match="after its end"):
         b"".join(unpacked_pieces(gzip.compress(b"{}") + rest, 1 << 20))
