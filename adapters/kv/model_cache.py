@@ -23,7 +23,8 @@ from .run_statistics import RunStatistics
 from .save import Save
 from .server import LaunchContext
 from .settings import KvSettings
-from .slot_client import SlotClient, SlotError
+from .slot_client import SlotClient
+from .slots import SlotError
 from .state import ModelState
 
 log = logging.getLogger(__name__)

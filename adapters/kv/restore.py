@@ -10,7 +10,8 @@ import anyio
 from .entry import Entry, by_value
 from .files import KvStoreError
 from .server import LaunchContext
-from .slot_client import SlotClient, SlotError
+from .slot_client import SlotClient
+from .slots import SlotError
 from .state import ModelState
 
 

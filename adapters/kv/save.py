@@ -14,7 +14,8 @@ from .entry import Entry, by_value, choose
 from .files import KvStoreError
 from .run_statistics import Saved
 from .server import LaunchContext, Server
-from .slot_client import Slot, SlotClient, SlotError
+from .slot_client import SlotClient
+from .slots import Slot, SlotError
 from .state import ModelState
 from .token_file import read_tokens
 

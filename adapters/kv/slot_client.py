@@ -10,9 +10,10 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
+
+from .slots import Slot, SlotError, SlotTransfer
 
 if TYPE_CHECKING:
     import httpx
@@ -22,52 +23,6 @@ _UNPACKED = {"accept-encoding": "identity"}  # no small response that is large w
 _LARGEST = 10**15  # limit of tokens and bytes
 _MOST_SLOTS = 1 << 16
 _KEY_WANTED = frozenset({401, 403})
-
-
-class SlotError(Exception):
-    """The server responded with an error or with an unexpected value.
-
-    Attributes:
-        status: HTTP status.
-    """
-
-    def __init__(self, what: str, status: int, detail: str) -> None:
-        super().__init__(f"{what}: status {status}: {detail}")
-        self.status = status
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Slot:
-    """Entry of ``/slots``.
-
-    Attributes:
-        number: Number of the slot, from 0.
-        was_used: It has served a request since the start of the server or since its restore.
-        is_busy: It serves a request now.
-        tokens: Tokens in its cache after its last request; None if this build does not report it.
-        lora: Adapters of its last request, as JSON.
-    """
-
-    number: int
-    was_used: bool
-    is_busy: bool
-    tokens: int | None
-    lora: str = "[]"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlotTransfer:
-    """Response to a save or a restore.
-
-    Attributes:
-        tokens: Number of tokens saved or restored.
-        size: Bytes written or read.
-        ms: Time from request to response.
-    """
-
-    tokens: int
-    size: int
-    ms: float
 
 
 class SlotClient:

@@ -12,7 +12,8 @@ import pytest
 
 from swapchart.adapters.kv.effectiveness import Effectiveness, cache_usage
 from swapchart.adapters.kv.run_statistics import RunStatistics
-from swapchart.adapters.kv.slot_client import SlotClient, SlotError, whole
+from swapchart.adapters.kv.slot_client import SlotClient, whole
+from swapchart.adapters.kv.slots import SlotError
 from swapchart.adapters.process.port import http_probe
 from swapchart.adapters.proxy.accounting.token_usage import tokens_of
 from swapchart.adapters.proxy.monitoring.gpus import nvidia_gpu
