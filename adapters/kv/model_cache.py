@@ -15,15 +15,16 @@ from typing import Any
 import anyio
 
 from ...runtime.fence import Fence
+from .backend import KvBackend
 from .effectiveness import CacheUsage
 from .files import KvStoreError
+from .llama_server import LlamaServer
 from .manifest import ModelStore
 from .restore import Restore, prepare
 from .run_statistics import RunStatistics
 from .save import Save
 from .server import LaunchContext
 from .settings import KvSettings
-from .slot_client import SlotClient
 from .slots import SlotError
 from .state import ModelState
 
@@ -194,10 +195,10 @@ class ModelCache:
         }
 
 
-def _client(endpoint: str, launch: LaunchContext) -> SlotClient:
+def _client(endpoint: str, launch: LaunchContext) -> KvBackend:
     # The client's own limit is for a server that hangs after the limit of the hook was missed.
     limit = launch.settings.hook_timeout_s
-    return SlotClient(endpoint, api_key=launch.facts.api_key, timeout_s=limit)
+    return LlamaServer(endpoint, api_key=launch.facts.api_key, timeout_s=limit)
 
 
 def _ms_since(began: float) -> float:

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import anyio
 
+from .backend import KvBackend
 from .entry import Entry, by_value
 from .files import KvStoreError
 from .server import LaunchContext
-from .slot_client import SlotClient
 from .slots import SlotError
 from .state import ModelState
 
@@ -24,7 +24,7 @@ class Restore:
         client: Connection to its server.
     """
 
-    def __init__(self, model: ModelState, launch: LaunchContext, client: SlotClient) -> None:
+    def __init__(self, model: ModelState, launch: LaunchContext, client: KvBackend) -> None:
         self._model, self._launch, self._client = model, launch, client
         self._store = model.store
 

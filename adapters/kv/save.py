@@ -9,12 +9,12 @@ from contextlib import suppress
 from dataclasses import replace
 
 from ..system import threads
+from .backend import KvBackend
 from .effectiveness import Effectiveness
 from .entry import Entry, by_value, choose
 from .files import KvStoreError
 from .run_statistics import Saved
 from .server import LaunchContext, Server
-from .slot_client import SlotClient
 from .slots import Slot, SlotError
 from .state import ModelState
 from .token_file import read_tokens
@@ -34,7 +34,7 @@ class Save:
         run: The run that this save ends.
     """
 
-    def __init__(self, model: ModelState, launch: LaunchContext, client: SlotClient) -> None:
+    def __init__(self, model: ModelState, launch: LaunchContext, client: KvBackend) -> None:
         self._model, self._launch, self._client = model, launch, client
         self._files = model.store.files
         self.server: Server | None = None

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from .slots import Slot, SlotError, SlotTransfer
 
@@ -44,7 +44,7 @@ class SlotClient:
             follow_redirects=False, verify=endpoint.startswith("https"),
         )  # fmt: skip
 
-    async def __aenter__(self) -> SlotClient:
+    async def __aenter__(self) -> Self:
         """Return the client; the first call connects."""
         return self
 
@@ -155,7 +155,7 @@ class SlotClient:
             raise SlotError(what, status, f"unexpected response {value!r:.200}") from error
 
     async def _call(
-        self, method: str, target: str, value: Mapping[str, str] | None = None
+        self, method: str, target: str, value: Mapping[str, Any] | None = None
     ) -> tuple[int, Any]:
         try:
             stream = self._client.stream(method, target, json=value, headers=_UNPACKED)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
-from typing import Any
 
 import anyio
 
 from ...runtime.fence import Fence
 from ..system import threads
+from .backend import KvBackend, UnsupportedServerError
 from .checksums import Checksums
 from .effectiveness import Effectiveness
 from .manifest import ModelStore
 from .run_statistics import RunStatistics
 from .server import LaunchContext, Server
-from .slot_client import SlotClient
 
 log = logging.getLogger(__name__)
 
@@ -59,23 +58,15 @@ class ModelState:
         if self.settling is not None:
             await self.settling.wait()
 
-    async def identify(self, client: SlotClient, launch: LaunchContext) -> Server | None:
+    async def identify(self, backend: KvBackend, launch: LaunchContext) -> Server | None:
         """Return the server's identity; None, logged once, if nothing of it can be kept."""
-        props = await client.props()
-        if props is None:
-            self._cannot("foreign", "the server has no /props of a llama-server")
-            return None
-        has_adapters = launch.facts.line.has("--lora", "--lora-scaled")
-        adapters = await client.adapters() if has_adapters else ""
-        found = await threads.run(launch.facts.learn, props, adapters, launch.settings.allows_swa)
-        if isinstance(found, str):
-            self._cannot(found, found)
+        try:
+            server = await backend.facts(launch)
+        except UnsupportedServerError as error:
+            self._cannot(error.about, str(error))
             return None
         self.blocker = None
-        return Server(
-            fingerprint=found, slots=props["total_slots"], lora=_default_lora(props),
-            is_asleep=bool(props.get("is_sleeping")),
-        )  # fmt: skip
+        return server
 
     def _cannot(self, about: str, why: str) -> None:
         self.blocker = f"nothing is kept: {why}"
@@ -117,8 +108,3 @@ class ModelState:
         """Write *text* into the model's log and into the proxy's."""
         log.info("%s: kv: %s", self.name, text)
         self._say(f"[swapchart] kv: {text}")
-
-
-def _default_lora(props: Mapping[str, Any]) -> str:
-    settings = props.get("default_generation_settings") or {}
-    return SlotClient.lora_of(settings.get("params") or {})
