@@ -12,7 +12,8 @@ from .command_line import split_command
 from .load import check_config, load_config
 from .problems import ConfigProblems, Problem, format_problems
 from .schema.document import config_schema
-from .schema.model import Capabilities, Drain, Kv, Liveness, Restart, Timeouts
+from .schema.kv import Kv
+from .schema.model import Capabilities, Drain, Liveness, Restart, Timeouts
 from .schema.routing import Queue
 from .values import (
     ApiKeyEntry,

@@ -18,8 +18,9 @@ from .problems import Problem
 from .schema.cluster import ClusterSection
 from .schema.document import ListenersSection
 from .schema.fields import KeyScope
+from .schema.kv import Kv
 from .schema.memory import MemorySection, ModelMemory
-from .schema.model import Capabilities, Drain, Kv, Liveness, Restart, Timeouts
+from .schema.model import Capabilities, Drain, Liveness, Restart, Timeouts
 from .schema.ollama import OllamaSection
 from .schema.routing import Queue
 from .schema.section import SecretStr

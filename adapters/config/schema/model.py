@@ -9,6 +9,7 @@ from .cluster import Nodes
 from .container import ContainerSection
 from .fields import CommandLine, Count, FreeForm, Modality, Seconds, SecondsOrOff
 from .hooks import HookPoints, Hooks, SettleSection
+from .kv import Kv, KvText
 from .memory import ModelMemory, ModelMemoryEntry
 from .section import AfterValidator, BeforeValidator, Field, SecretStr, Section, refuse
 
@@ -197,50 +198,6 @@ class SleepSection(Section):
     """Seconds asleep until the model is stopped; 0 is never. Example: `stopAfter: 3600`"""
 
 
-class Kv(Section):
-    """KV cache that survives the process; sizes in bytes, ages and times in seconds."""
-
-    mode: Literal["keep", "off"] = "keep"
-    """`keep` saves the slots of llama-server before a stop and restores them after a start.
-
-    Example: `mode: keep`
-    """
-    dir: str | None = None
-    """Directory of the files as swapchart sees it; by default the server's `--slot-save-path`.
-
-    Example: `dir: /var/cache/kv`
-    """
-    manage_args: bool = False
-    """Add `--slot-save-path` to the command if it is missing. Example: `manageArgs: true`"""
-    max_bytes: Annotated[int, Field(gt=0)] | None = None
-    """Most bytes of all files; the least valuable are removed first.
-
-    Example: `maxBytes: 10000000000`
-    """
-    max_age: Seconds | None = None
-    """Most seconds that a file is kept. Example: `maxAge: 604800`"""
-    min_tokens: Count = 256
-    """Tokens below which a slot is not saved. Example: `minTokens: 1024`"""
-    timeout: Seconds = 10.0
-    """Seconds for all saves of a stop, and for all restores of a start. Example: `timeout: 30`"""
-    tmpfs: str | None = None
-    """Directory in memory where the server saves; copies are kept in `dir`.
-
-    Example: `tmpfs: /dev/shm/kv`
-    """
-    allow_swa: bool = False
-    """Save models with sliding windows too, if the server has `--swa-full`.
-
-    Example: `allowSwa: true`
-    """
-
-
-def _as_kv(value: object) -> object:
-    if isinstance(value, bool):
-        value = "keep" if value else "off"
-    return {"mode": value} if isinstance(value, str) else value
-
-
 def _as_prefetch(value: object) -> object:
     return "off" if value is False else value
 
@@ -295,9 +252,7 @@ class Overridable(Section):
     """
     pass_keys: bool = False
     """The server of the model gets the API key of the client. Example: `passKeys: true`"""
-    kv: Annotated[
-        Kv, BeforeValidator(_as_kv, json_schema_input_type=Literal["keep", "off"] | Kv)
-    ] = Kv(mode="off")
+    kv: KvText = Kv(mode="off")
     """KV cache of llama-server that survives a stop: `keep`, `off` or a mapping.
 
     Example: `kv: "off"`
