@@ -52,7 +52,7 @@ from .config_files import ConfigFiles, Signature, watch
 from .container_setup import container_facts, container_launcher, remove_leftovers
 from .fitting import lost_finder
 from .keeping.model_keeper import ModelKeeper, recover_hooks
-from .kv_setup import kv_settings_by_model, with_kv_hooks
+from .kv_setup import kv_manager_of, kv_settings_by_model, with_kv_hooks
 from .live_config import LiveConfig
 from .log_buffer import keeping_log
 from .memory_setup import MemorySetup
@@ -149,7 +149,7 @@ class Application:
             launcher = LocalLauncher(subreaper=True, keep=self._keep_settings(), earlier=earlier)
             journal, footprints, left = await self._journal(stack, launcher.instance, earlier)
             await stack.enter_async_context(launcher)
-            kv_manager = self._kv_manager(lambda model, line: supervisor[model].log.line(line))
+            kv_manager = kv_manager_of(self._state, lambda: supervisor)
             memory = await _memory(footprints, launcher.instance, self.config)
 
             def configure_parts(config: Config) -> None:
@@ -158,10 +158,8 @@ class Application:
 
             launchers = await self._launchers(stack, launcher, memory)
             configure_parts(self.config)
-            specs = [
-                with_kv_hooks(model, memory.service(model), kv_manager)
-                for model in self.config.models.values()
-            ]
+            models = self.config.models.values()
+            specs = [with_kv_hooks(each, memory.service(each), kv_manager) for each in models]
             await stack.enter_async_context(kv_manager.running())
             supervisor = Supervisor(
                 launchers, specs, http=HttpxClient(),
@@ -211,6 +209,7 @@ class Application:
         facts = {"kv": kv_manager.facts, "container": container_facts(supervisor.__getitem__)}
         app.proxy.details.update(facts)
         app.proxy.server, app.proxy.accounting.count_dropped_lines = self.server, dropped_lines
+        app.proxy.conversations = kv_manager.assign
         app.proxy.loop_watch = stack.enter_context(LoopWatch().watching())
         stack.push_async_callback(app.aclose)
         return app
@@ -274,9 +273,6 @@ class Application:
                 running.hold_back,
             )
             await stack.enter_async_context(_beside(kept(watching)))
-
-    def _kv_manager(self, log_line: Callable[[str, str], None]) -> KvManager:
-        return KvManager(None if self._state is None else self._state.path / "kv", log_line)
 
     async def _activity(self, stack: AsyncExitStack) -> ActivityStore:
         """Open the store of finished requests: the configured file, or ours."""

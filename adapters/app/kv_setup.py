@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from ...runtime import (
-    ServiceSpec,
-)
+from ...runtime import ServiceSpec, Supervisor
 from ..config import Config, ModelConfig, Problem
 from ..kv.manager import KvManager, warning_of
 from ..kv.settings import KvSettings
+from ..store.state_directory import StateDirectory
 from .service_setup import service_spec
 
 
 def kv_settings(model: ModelConfig) -> KvSettings | None:
-    """Return the KV cache settings of *model*; None means that its `kv` is off."""
-    return None if model.kv.mode == "off" else desired_kv_settings(model)
+    """Return the KV cache settings of *model*; None means that nothing is kept here."""
+    return desired_kv_settings(model) if model.kv.mode == "keep" else None
 
 
 def kv_settings_by_model(config: Config) -> dict[str, KvSettings | None]:
@@ -35,6 +35,9 @@ def desired_kv_settings(model: ModelConfig) -> KvSettings:
         allows_swa=given.allow_swa,
         max_bytes=given.max_bytes,
         max_age_s=given.max_age,
+        has_checkpoints=given.checkpoint == "auto",
+        write_budget=given.write_budget,
+        library_bytes=given.library,
     )
 
 
@@ -61,3 +64,19 @@ def kv_problems(config: Config, state: Path) -> list[Problem]:
         Problem(file="", path=path, line=0, column=0, message=text, severity="warning")
         for path, text in found
     ]
+
+
+def kv_manager_of(state: StateDirectory | None, supervisor: Callable[[], Supervisor]) -> KvManager:
+    """Return the KV manager of the models that *supervisor* returns, once there is one."""
+    return KvManager(
+        None if state is None else state.path / "kv",
+        lambda model, line: supervisor()[model].log.line(line),
+        lambda model: _is_idle(supervisor(), model),
+    )
+
+
+def _is_idle(supervisor: Supervisor, model: str) -> bool:
+    """Return True if no request is in flight or queued for *model*."""
+    found = supervisor.get(model)
+    is_queued = any(each.service == model for each in supervisor.scheduler.queue)
+    return found is not None and not (is_queued or found.in_flight or found.waiting)

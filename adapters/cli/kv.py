@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,6 +17,7 @@ from ..config import ConfigProblems, format_problems, load_config
 from ..kv.effectiveness import Effectiveness
 from ..kv.entry import Entry, by_value
 from ..kv.files import FolderLock, KvStoreError
+from ..kv.library.store import ConversationStore
 from ..kv.manager import KvManager, Place
 from ..kv.manifest import ManifestError, ModelStore, model_of
 from ..store.state_directory import NotAFolderError, check_folder, default_directory
@@ -38,6 +39,11 @@ class StoredModel(NamedTuple):
     store: ModelStore
     is_used: bool
 
+    @property
+    def library(self) -> ConversationStore:
+        """Files of its library."""
+        return ConversationStore(self.name, self.place.folder, self.place.disk)
+
 
 def run(options: argparse.Namespace) -> int:
     """Run the subcommand and return its exit code."""
@@ -47,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
         if options.what == "purge":
             return _purge(found)
         problems = [problem for one in found if (problem := _read(one.store))]
-        code = _verify(found) if options.what == "verify" else _list(found, is_json=options.json)
+        code = _verify(found) if options.what == "verify" else _list(found, options)
     except ConfigProblems as error:
         print(format_problems(error.problems), file=sys.stderr)
         return 1
@@ -80,7 +86,7 @@ def _stores(options: argparse.Namespace) -> list[StoredModel]:
         place = kv_manager.place(service_spec(model), settings)
         if place is not None:
             store = ModelStore(model.id, place.folder, place.disk)
-            found.append(StoredModel(model.id, place, store, is_used=model.kv.mode != "off"))
+            found.append(StoredModel(model.id, place, store, is_used=model.kv.mode == "keep"))
             folders += [place.folder, *(settings.directory.glob("*") if settings.directory else ())]
     found += _left(folders, found)
     names = {one.name for one in found} | config.models.keys()
@@ -101,31 +107,64 @@ def _left(folders: Iterable[Path], known: Iterable[StoredModel]) -> Iterator[Sto
                 yield StoredModel(name, Place(folder), ModelStore(name, folder), is_used=False)
 
 
-def _list(found: list[StoredModel], *, is_json: bool) -> int:
+def _list(found: list[StoredModel], options: argparse.Namespace) -> int:
     rows: list[dict[str, Any]] = []
-    for name, place, store, is_used in found:
-        learned = store.manifest.learned
-        for entry in by_value(store.manifest.entries):
-            record = Effectiveness.load(learned.get(entry.fingerprint, {}))
-            rows.append(
-                {
-                    "model": name, "tokens": entry.tokens, "bytes": entry.size,
-                    "saved_at": entry.saved_at, "misses": entry.misses,
-                    "verdict": record.verdict, "file": str(place.folder / entry.file),
-                    "is_used": is_used,
-                }
-            )  # fmt: skip
-    if is_json:
+    for one in found:
+        rows += _slot_rows(one)
+        rows += _conversation_rows(one, shows_words=options.words)
+    if options.json:
         print(json.dumps(rows, indent=2))
     elif not rows:
         print("no saved caches")
-    for row in () if is_json else rows:
-        when = datetime.fromtimestamp(row["saved_at"], UTC).astimezone()
-        print(
-            f"{row['model']}: {row['tokens']} tokens, {row['bytes'] / 1e6:.1f} MB, saved "
-            f"{when:%Y-%m-%d %H:%M:%S}, {row['verdict']}{'' if row['is_used'] else ', not used'}"
-        )
+    for row in () if options.json else rows:
+        print(_line(row))
     return 0
+
+
+def _slot_rows(one: StoredModel) -> Iterator[dict[str, Any]]:
+    for entry in by_value(one.store.manifest.entries):
+        yield {
+            "model": one.name, "tokens": entry.tokens, "bytes": entry.size,
+            "saved_at": entry.saved_at, "misses": entry.misses,
+            "verdict": _verdict(one, entry.fingerprint),
+            "file": str(one.place.folder / entry.file), "is_used": one.is_used,
+        }  # fmt: skip
+
+
+def _conversation_rows(one: StoredModel, *, shows_words: bool) -> Iterator[dict[str, Any]]:
+    for talk in sorted(one.library.read(), key=lambda talk: -talk.used_at):
+        row = {
+            "model": one.name, "tokens": talk.tokens, "bytes": talk.size,
+            "saved_at": talk.saved_at, "misses": talk.misses,
+            "verdict": _verdict(one, talk.fingerprint),
+            "file": str(one.place.folder / talk.file), "is_used": one.is_used,
+            "used_at": talk.used_at, "restores": talk.restores,
+            "saved_s": round(talk.saved_ms / 1000, 3),
+        }  # fmt: skip
+        yield {**row, "words": talk.words} if shows_words else row
+
+
+def _verdict(one: StoredModel, fingerprint: str) -> str:
+    return Effectiveness.load(one.store.manifest.learned.get(fingerprint, {})).verdict
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    parts = [
+        f"{row['model']}: {row['tokens']} tokens", f"{row['bytes'] / 1e6:.1f} MB",
+        f"saved {_time_text(row['saved_at'])}",
+    ]  # fmt: skip
+    if "used_at" in row:
+        parts.append(f"used {_time_text(row['used_at'])}")
+        parts.append(f"restored {row['restores']} times, which saved {row['saved_s']:.1f} s")
+    parts.append(row["verdict"])
+    if not row["is_used"]:
+        parts.append("not used")
+    words = f": {row['words']!r}" if "words" in row else ""
+    return ", ".join(parts) + words
+
+
+def _time_text(at: float) -> str:
+    return f"{datetime.fromtimestamp(at, UTC).astimezone():%Y-%m-%d %H:%M:%S}"
 
 
 def _verify(found: list[StoredModel]) -> int:
@@ -137,6 +176,14 @@ def _verify(found: list[StoredModel]) -> int:
                 continue  # a running proxy has replaced it meanwhile
             bad += bool(flaw)
             print(f"{name}: {entry.file}: {flaw or 'ok'}")
+    for one in found:
+        library = one.library
+        for talk in library.read():
+            flaw = library.verify(talk)
+            if flaw and talk.file not in {again.file for again in library.read()}:
+                continue  # a running proxy has replaced it meanwhile
+            bad += bool(flaw)
+            print(f"{one.name}: {talk.file}: {flaw or 'ok'}")
     return 1 if bad else 0
 
 
@@ -150,12 +197,15 @@ def _purge(found: list[StoredModel]) -> int:
         for folder in {folder for one in found for folder in one.place.folders}:
             if folder.is_dir():
                 stack.callback(FolderLock(folder).close)
-        for name, _, store, _ in found:
+        for one in found:
             with suppress(ManifestError):
-                store.read()
-            count, size = len(store.manifest.entries), store.purge()
+                one.store.read()
+            count, size = len(one.store.manifest.entries), one.store.purge()
             if count:
-                print(f"{name}: {count} saved slots, {size / 1e6:.1f} MB")
+                print(f"{one.name}: {count} saved slots, {size / 1e6:.1f} MB")
+            count, size = len(one.library.read()), one.library.purge()
+            if count:
+                print(f"{one.name}: {count} conversations, {size / 1e6:.1f} MB")
     return 0
 
 

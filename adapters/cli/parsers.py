@@ -159,6 +159,10 @@ def _add_kv(parser: CommandParser) -> None:
         command.add_argument("--state-dir", type=Path, metavar="DIR", help="as for `serve`")
         if name == "list":
             command.add_argument("--json", action="store_true")
+            command.add_argument(
+                "--words", action="store_true",
+                help="show the first words of conversations of a library",
+            )  # fmt: skip
         command.set_defaults(run="kv")
     parser.examples(
         "swapchart kv list",

@@ -184,7 +184,7 @@ class ModelBuilder:
         if not has_command and self._tree.port is not None:
             message = "expected the address of the server, since `external: true` has no cmd"
             self._error(("proxy",), message)
-        if section.kv.mode != "off":
+        if section.kv.mode == "keep":
             self._error(("kv",), "expected off, since `external: true` is set")
         if "${PID}" in str(section.cmd_stop):
             message = "`${PID}` has no value here, since `external: true` is set"
@@ -211,7 +211,7 @@ class ModelBuilder:
             self._error(
                 (key,), f"`{key}` needs `cluster` at the top level, such as {{engine: ray}}"
             )
-        if section.kv.mode != "off" and (section.kv.manage_args or section.kv.tmpfs):
+        if section.kv.mode == "keep" and (section.kv.manage_args or section.kv.tmpfs):
             message = "expected --slot-save-path in cmd: a folder that all nodes share"
             self._error(("kv",), message)
         text = str(section.cmd)

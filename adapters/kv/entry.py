@@ -68,6 +68,8 @@ def choose(
     old: Sequence[tuple[Entry, array[int] | None]],
     new: Sequence[tuple[Entry, array[int] | None]],
     limit: int,
+    *,
+    is_end: bool = True,
 ) -> Choice:
     """Choose the entries to keep, so that no small prompt overwrites a valuable conversation.
 
@@ -81,6 +83,7 @@ def choose(
         old: Entries from before the run, with their tokens.
         new: Entries saved at its end, with their tokens.
         limit: Maximum number of entries; >= 1.
+        is_end: The run has ended; else *new* are checkpoints, and old entries do not lose value.
     """
     gone: set[str] = set()
     fresh: list[Entry] = []
@@ -98,7 +101,7 @@ def choose(
                 gone.add(file)
         fresh.append(entry)
     aged = [
-        replace(entry, misses=entry.misses + 1) for entry, _ in old if entry.file not in gone
+        replace(entry, misses=entry.misses + is_end) for entry, _ in old if entry.file not in gone
     ]  # fmt: skip
     kept = by_value([*aged, *fresh])[:limit]
     names = {entry.file for entry in kept}

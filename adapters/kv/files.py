@@ -175,6 +175,21 @@ class SlotFiles:
         except OSError as error:
             raise KvStoreError(f"{self.disk} cannot be written: {error.strerror}") from error
 
+    def sync(self, name: str) -> None:
+        """Write file *name* through to the disk, so that a power cut does not damage it.
+
+        Raises:
+            KvStoreError: The disk is full or broken.
+        """
+        try:
+            file = os.open(self.folder / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.fsync(file)
+            finally:
+                os.close(file)
+        except OSError as error:
+            raise KvStoreError(f"{name} cannot be written: {error.strerror}") from error
+
     def remove(self, *names: str) -> None:
         """Remove files *names* and their copies; failures are logged."""
         for name in names:

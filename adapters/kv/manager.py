@@ -11,11 +11,11 @@ import logging
 import os
 import shlex
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import anyio
 
@@ -26,6 +26,8 @@ from ..llama_cpp.launch_args import LaunchLine
 from ..system import threads
 from .effectiveness import cache_usage
 from .files import FolderLock, KvStoreError, prefix_of
+from .library.responses import AssignedRequest, FinishedRequest, ends_of
+from .library.store import ConversationStore
 from .manifest import ModelStore
 from .model_cache import ModelCache
 from .server import LaunchContext
@@ -38,8 +40,6 @@ log = logging.getLogger(__name__)
 #: (model, tokens, ms, expected ms to read them anew or None) -> None.
 OnRestored: TypeAlias = Callable[[str, int, float, float | None], None]
 
-_END_BYTES = 4096
-_FIRST_PIECES = 4
 _WAITING_RESPONSES = 64
 _NOTHING = "nothing is kept"
 _SLOTS = "LLAMA_ARG_N_PARALLEL"
@@ -47,30 +47,6 @@ _LAST_WORK_S = 10.0  # limit for checksums of the last saves during a shutdown
 
 #: States in which the end of a process was requested.
 _ENDING = frozenset({"aborting", "draining", "before_stop", "terminating", "killing", "reaped"})
-
-
-class FinishedRequest(Protocol):
-    """A finished request to a model; the proxy's ``RequestRecord``."""
-
-    @property
-    def model(self) -> str:
-        """Id of the model."""
-        ...
-
-    @property
-    def status(self) -> int:
-        """Status of the response; 499 if the client disconnected before its end."""
-        ...
-
-    @property
-    def body_chunks(self) -> Iterable[bytes]:
-        """Chunks of the response body: all, or the last ones."""
-        ...
-
-    @property
-    def first_chunk(self) -> bytes:
-        """First chunk of the body, if ``body_chunks`` are not all."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +105,7 @@ class KvManager:
         directory: Parent of the slot folders of models that name none; None means that such models
             cannot be saved.
         say: (model, line) -> None; appends a line to that model's log.
+        is_idle: Returns True if no request is in flight or queued for a model.
 
     Attributes:
         drop_env: Environment variables of the proxy that no model's server inherits.
@@ -137,9 +114,10 @@ class KvManager:
     """
 
     def __init__(
-        self, directory: Path | None, say: Callable[[str, str], None] = lambda model, line: None
-    ) -> None:
-        self._directory, self._say = directory, say
+        self, directory: Path | None, say: Callable[[str, str], None] = lambda model, line: None,
+        is_idle: Callable[[str], bool] = lambda model: False,
+    ) -> None:  # fmt: skip
+        self._directory, self._say, self._is_model_idle = directory, say, is_idle
         self.drop_env: frozenset[str] = frozenset()
         self.on_restored: OnRestored = lambda *_: None
         self._wanted: dict[str, tuple[Place, KvSettings]] = {}
@@ -224,7 +202,7 @@ class KvManager:
         finally:
             with anyio.move_on_after(_LAST_WORK_S, shield=True):
                 for model in list(self._models.values()):
-                    await model.settled()
+                    await model.aclose()
             await shelter.close()
             self._tasks = None
             for lock in self._locks.values():
@@ -256,7 +234,11 @@ class KvManager:
                 self._locks[folder] = FolderLock(folder)
         store = ModelStore(name, place.folder, place.disk)
         store.open()
-        cache = ModelCache(name, store, self._tasks, lambda line: self._say(name, line))
+        cache = ModelCache(
+            name, store, self._tasks, lambda line: self._say(name, line),
+            is_idle=lambda: self._is_model_idle(name),
+            conversations=ConversationStore(name, place.folder, place.disk),
+        )  # fmt: skip
         cache.on_restored = lambda *facts: self.on_restored(name, *facts)
         return cache
 
@@ -304,7 +286,7 @@ class KvManager:
         """Release the folders that no model needs any more."""
         for key, model in list(self._models.items()):
             if self._is_idle(key):
-                await model.settled()
+                await model.aclose()
             if self._is_idle(key) and self._models.get(key) is model and model.is_settled:
                 del self._models[key]
                 if self._latest.get(key[0]) is model:
@@ -328,8 +310,32 @@ class KvManager:
         model = self._latest.get(exchange.model)
         is_seen = exchange.status == 200 or (exchange.status == 499 and any(exchange.body_chunks))
         if model is not None and model.note_end(is_seen):
-            self._responses.append((model, _ends(exchange)))
+            self._responses.append((model, ends_of(exchange)))
             self._has_responses.set()
+
+    async def assign(
+        self, model: str, path: str, body: bytes | None, namespace: str
+    ) -> AssignedRequest | None:
+        """Return the slot of a request to *model*; None leaves the request unchanged.
+
+        It never fails: without the library, a request is as fast as its server makes it.
+
+        Args:
+            model: Id of the model, which is ready.
+            path: Path of the request at its server.
+            body: Body of the request; None if it is not complete.
+            namespace: Namespace of its API key.
+        """
+        known = self._latest.get(model)
+        director = None if known is None or known.library is None else known.library.director
+        if director is None:
+            return None
+        try:
+            found = await director.assign(path, body, namespace)
+        except Exception:
+            log.exception("%s: kv: a request was not assigned to a slot", model)
+            return None
+        return None if found is None else AssignedRequest(found)
 
     async def _learn(self) -> None:
         while True:
@@ -403,17 +409,6 @@ def _cannot_make(place: Place | None) -> str:
     except OSError as error:
         return f"{_NOTHING}: {error.filename}: {error.strerror}"
     return ""
-
-
-def _ends(exchange: FinishedRequest) -> bytes:
-    """Return the ends of a response: Anthropic's streams report the cache at the beginning."""
-    pieces, tail = tuple(exchange.body_chunks), b""
-    for piece in reversed(pieces):
-        tail = piece + tail
-        if len(tail) >= _END_BYTES:
-            break
-    head = b"".join(pieces[:_FIRST_PIECES]) if not exchange.first_chunk else exchange.first_chunk
-    return head[:_END_BYTES] + b"\n" + tail[-_END_BYTES:]
 
 
 def _cwd(spec: ServiceSpec) -> Path:

@@ -16,14 +16,18 @@ import anyio
 
 from ...runtime.fence import Fence
 from .backend import KvBackend
+from .checkpoints.checkpointer import Checkpointer
+from .checkpoints.pace import Pace
 from .effectiveness import CacheUsage
 from .files import KvStoreError
+from .library.session import LibrarySession
+from .library.store import ConversationStore
 from .llama_server import LlamaServer
 from .manifest import ModelStore
 from .restore import Restore, prepare
 from .run_statistics import RunStatistics
 from .save import Save
-from .server import LaunchContext
+from .server import LaunchContext, Server
 from .settings import KvSettings
 from .slots import SlotError
 from .state import ModelState
@@ -42,25 +46,37 @@ class ModelCache:
         tasks: Task group for work that continues after a hook.
         say: Appends a line to the model's log.
         clock: Wall clock; seconds since 1970.
+        is_idle: Returns True if no request is in flight or queued for the model.
+        conversations: Files of its library.
 
     Attributes:
         state: State that its saves and restores share.
         on_restored: Called after a restore with the number of tokens, its duration, and the
             expected time to read them anew or None; both in ms.
+        library: Its library; None if it cannot have one.
     """
 
     def __init__(
         self, name: str, store: ModelStore, tasks: Fence, say: Callable[[str], None],
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.time, is_idle: Callable[[], bool] = lambda: False,
+        conversations: ConversationStore | None = None,
     ) -> None:  # fmt: skip
         self.state = ModelState(name, store, tasks, say, clock)
-        self._tasks = tasks
+        self._tasks, self._is_idle = tasks, is_idle
+        self._pace: Pace | None = None
+        self._checkpointer: Checkpointer | None = None
         self.on_restored: Callable[[int, float, float | None], None] = lambda *_: None
         self._counts = {
-            "saves": 0, "restores": 0, "saved_tokens_total": 0,
+            "saves": 0, "checkpoints": 0, "restores": 0, "saved_tokens_total": 0,
             "saved_bytes_total": 0, "restored_tokens_total": 0, "reused_tokens_total": 0,
         }  # fmt: skip
+        self.library = None if conversations is None else LibrarySession(
+            self.state, conversations, tasks, is_idle, self._add
+        )  # fmt: skip
         self._last: dict[str, float | None] = {"last_save_ms": None, "last_restore_ms": None}
+
+    def _add(self, name: str, number: int) -> None:
+        self._counts[name] += number
 
     # ---- the life of a process
     def enforce(self, settings: KvSettings) -> None:
@@ -80,11 +96,17 @@ class ModelCache:
         """Fill the slots of a server that has just become healthy, most valuable entries first."""
         self.state.run = RunStatistics()
         began, limit = time.perf_counter(), launch.settings.timeout_s
-        problem = ""
+        problem, server = "", None
         with anyio.move_on_after(limit) as scope:
             try:
                 async with _client(endpoint, launch) as client:
-                    await Restore(self.state, launch, client).run()
+                    if await self._begin_library(endpoint, launch, client):
+                        return
+                    restoring = Restore(self.state, launch, client)
+                    try:
+                        await restoring.run()
+                    finally:
+                        server = restoring.server
             except (KvStoreError, SlotError, OSError) as error:
                 problem = f"not restored: {error}"
         if scope.cancelled_caught:
@@ -101,9 +123,52 @@ class ModelCache:
             self.state.tell(f"restored {tokens} tokens into {len(entries)} slots in {ms:g} ms")
             known = self.state.record(self.state.run.fingerprint)
             self.on_restored(tokens, ms, known.gain_ms(tokens))
+        if server is not None and launch.settings.has_checkpoints:
+            self._begin_checkpoints(endpoint, launch, server)
+
+    async def _begin_library(self, endpoint: str, launch: LaunchContext, client: KvBackend) -> bool:
+        """Leave the slots to the library, if there is one: it restores them on demand."""
+        if self.library is None or launch.settings.library_bytes is None:
+            return False
+        await self.state.settled()
+        server = await self.state.identify(client, launch)
+        if server is None:
+            return False
+        pace = self._paced(launch.settings)
+        return await self.library.begin(launch, server, lambda: _client(endpoint, launch), pace)
+
+    def _paced(self, settings: KvSettings) -> Pace:
+        if self._pace is None:
+            self._pace = Pace(settings.write_budget)
+        self._pace.budget.resize(settings.write_budget, time.monotonic())
+        return self._pace
+
+    def _begin_checkpoints(self, endpoint: str, launch: LaunchContext, server: Server) -> None:
+        pace = self._paced(launch.settings)
+        self._end_checkpoints()
+        self._checkpointer = Checkpointer(
+            self.state, launch, server, lambda: _client(endpoint, launch), self._is_idle,
+            pace, self._settle_checkpoint,
+        )  # fmt: skip
+        self._tasks.start_soon(self._checkpointer.run)
+
+    def _end_checkpoints(self) -> None:
+        if self._checkpointer is not None:
+            self._checkpointer.stop()
+            self._checkpointer = None
+
+    def _settle_checkpoint(self, saving: Save) -> None:
+        self._counts["checkpoints"] += len(saving.saved)
+        self._counts["saved_tokens_total"] += sum(entry.tokens for entry in saving.saved)
+        self._counts["saved_bytes_total"] += sum(entry.size for entry in saving.saved)
+        self._settle(saving)
 
     async def save(self, endpoint: str, launch: LaunchContext) -> None:
         """Save the slots of a server that is about to stop or sleep."""
+        self._end_checkpoints()
+        if self.library is not None and self.library.director is not None:
+            await self.library.end(launch.settings)
+            return
         began, limit = time.perf_counter(), launch.settings.timeout_s
         problem = ""
         async with _client(endpoint, launch) as client:
@@ -134,6 +199,9 @@ class ModelCache:
         If the process crashed right after a restore, the restored slots are not used again, so that
         they cannot crash it repeatedly.
         """
+        self._end_checkpoints()
+        if self.library is not None:
+            self.library.died()
         if signal in _FAULTS and self.state.run.restored and not self.state.run.is_proven:
             entries = self.state.run.restored.values()
             self.state.warn_once(
@@ -158,11 +226,22 @@ class ModelCache:
     @property
     def is_settled(self) -> bool:
         """True if the last save has been written to the manifest."""
+        if self.library is not None and not self.library.is_settled:
+            return False
         return self.state.settling is None or self.state.settling.is_set()
 
     async def settled(self) -> None:
         """Wait until the last save has been written to the manifest."""
         await self.state.settled()
+        if self.library is not None:
+            await self.library.settled()
+
+    async def aclose(self) -> None:
+        """Wait until all is written, and close connections; the process is left as it is."""
+        self._end_checkpoints()
+        await self.settled()
+        if self.library is not None:
+            await self.library.close()
 
     # ---- answers
     def note_end(self, is_seen: bool) -> bool:
@@ -173,12 +252,19 @@ class ModelCache:
         """
         self.state.run.ended += 1
         self.state.run.is_proven = self.state.run.is_proven or is_seen
-        return is_seen and self.state.run.is_watching
+        if self.library is not None and self.library.director is not None:
+            self.library.director.note_end()
+            return False  # it evaluates the responses itself
+        if self._checkpointer is not None:
+            self._checkpointer.note_end()
+        return is_seen and (self.state.run.is_watching or self._checkpointer is not None)
 
     def note(self, seen: CacheUsage) -> None:
         """Evaluate the cache usage of a response."""
         self._counts["reused_tokens_total"] += seen.cached if self.state.run.restored else 0
         self.state.run.note(seen, self.state.record(self.state.run.fingerprint))
+        if self._checkpointer is not None:
+            self._checkpointer.note(seen)
 
     # ---- what others may read
     def facts(self) -> dict[str, Any]:
@@ -189,6 +275,7 @@ class ModelCache:
             "verdict": self.state.record(self.state.run.fingerprint).verdict,
             "saved_tokens": sum(entry.tokens for entry in entries),
             "saved_bytes": sum(entry.size for entry in entries),
+            **({} if self.library is None else self.library.facts()),
             **self._last,
             **self._counts,
             "failures": self.state.failures,

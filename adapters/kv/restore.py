@@ -10,7 +10,7 @@ import anyio
 from .backend import KvBackend
 from .entry import Entry, by_value
 from .files import KvStoreError
-from .server import LaunchContext
+from .server import LaunchContext, Server
 from .slots import SlotError
 from .state import ModelState
 
@@ -22,10 +22,14 @@ class Restore:
         model: State of the model's cache.
         launch: Launch context of the process.
         client: Connection to its server.
+
+    Attributes:
+        server: The server; None before it is known, and if nothing of it can be kept.
     """
 
     def __init__(self, model: ModelState, launch: LaunchContext, client: KvBackend) -> None:
         self._model, self._launch, self._client = model, launch, client
+        self.server: Server | None = None
         self._store = model.store
 
     async def run(self) -> None:
@@ -44,6 +48,7 @@ class Restore:
         server = await model.identify(self._client, self._launch)
         if server is None:
             return
+        self.server = server
         model.run.fingerprint = server.key
         entries = by_value(self._store.manifest.entries)
         known = [entry for entry in entries if entry.fingerprint == server.key]

@@ -32,6 +32,8 @@ class Save:
         server: The server; None before it is known.
         saved: Entries that the server has written so far, without checksums.
         run: The run that this save ends.
+        stall_ms: Time for which the last save has stalled the server.
+        is_checkpoint: The run goes on, so entries that it has not continued do not lose value.
     """
 
     def __init__(self, model: ModelState, launch: LaunchContext, client: KvBackend) -> None:
@@ -40,6 +42,8 @@ class Save:
         self.server: Server | None = None
         self.saved: list[Entry] = []
         self.run = model.run
+        self.stall_ms = 0.0
+        self.is_checkpoint = False
 
     async def ask(self) -> None:
         """Let the server write every slot that is worth it, largest first.
@@ -67,12 +71,19 @@ class Save:
             if slot.lora != server.lora:  # its cache was computed with other adapters
                 continue
             try:
-                await self._save(slot, server.key)
+                await self.save_slot(slot, server.key)
             except SlotError as error:
                 model.count_failure()
                 model.warn_once(f"refused {error.status}", f"not saved: {error}")
 
-    async def _save(self, slot: Slot, key: str) -> None:
+    async def save_slot(self, slot: Slot, key: str) -> None:
+        """Let the server write *slot*, if it is worth it, under fingerprint *key*.
+
+        Raises:
+            KvStoreError: The disk is full or read-only.
+            SlotError: The server refuses.
+            OSError: The server does not respond.
+        """
         record = self._model.record(key)
         if slot.tokens is not None and not self._is_worth(slot.tokens, record):
             return
@@ -87,6 +98,7 @@ class Save:
         is_good = False
         try:
             moved = await self._client.save(slot.number, name)
+            self.stall_ms = moved.stall_ms
             self._check_size(name, moved.size)
             is_good = self._is_worth(moved.tokens, record)
         finally:
@@ -132,7 +144,7 @@ class Save:
             new = [await self._checked(entry) for entry in self.saved]
             old = [await self._with_tokens(entry) for entry in before if entry.fingerprint == key]
             self.run.look_back(old, new, self._model.record(key))
-            choice = choose(old, new, self.server.slots)
+            choice = choose(old, new, self.server.slots, is_end=not self.is_checkpoint)
             others = by_value(entry for entry in before if entry.fingerprint != key)
             store.manifest.entries = [*choice.kept, *others[: self.server.slots]]
             store.manifest.facts[key] = dict(self.server.facts)
@@ -158,6 +170,8 @@ class Save:
         except OSError as error:
             raise KvStoreError(f"{entry.file} cannot be read: {error}") from error
         await threads.run(self._files.persist, entry.file)
+        if self.is_checkpoint:  # the file of a stop is only worth it until the next start
+            await threads.run(self._files.sync, entry.file)
         return await self._with_tokens(replace(entry, sha256=digest))
 
     async def _with_tokens(self, entry: Entry) -> Saved:

@@ -15,6 +15,7 @@ from .fingerprint import Fingerprint, fingerprint
 log = logging.getLogger(__name__)
 
 _KEY_VARIABLE = "LLAMA_API_KEY"
+_SLOTS_VARIABLE = "LLAMA_ARG_N_PARALLEL"
 
 
 class ServerFacts:
@@ -40,6 +41,12 @@ class ServerFacts:
         """The server's API key, if its command line or environment shows one."""
         given = self.line.value("--api-key") or self._environment.get(_KEY_VARIABLE, "")
         return given.partition(",")[0] or None
+
+    @property
+    def has_own_slots(self) -> bool:
+        """True if each slot of the server has a cache of its own, as with ``--parallel``."""
+        has_count = self.line.has("--parallel") or _SLOTS_VARIABLE in self._environment
+        return not self.line.has("--kv-unified") and (has_count or not self.line.is_llama_server)
 
     def learn(self, props: Mapping[str, Any], adapters: str, allows_swa: bool) -> Fingerprint | str:
         """Build the fingerprint of the server that returned *props*; blocks on the disk.

@@ -23,6 +23,9 @@ class KvSettings:
         allows_swa: Restore models with a sliding window if they run with ``--swa-full``.
         max_bytes: Limit of all files of the model; None means unlimited.
         max_age_s: Limit of the time since a save; seconds, None means unlimited.
+        has_checkpoints: Save slots also while the server is idle.
+        write_budget: Bytes that checkpoints and the library may write in an hour; > 0.
+        library_bytes: Size of the library of conversations; None means that there is none.
     """
 
     directory: Path | None = None
@@ -33,6 +36,9 @@ class KvSettings:
     allows_swa: bool = False
     max_bytes: int | None = None
     max_age_s: float | None = None
+    has_checkpoints: bool = False
+    write_budget: int = 10 << 30
+    library_bytes: int | None = None
 
     @property
     def hook_timeout_s(self) -> float:

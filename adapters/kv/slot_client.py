@@ -113,6 +113,7 @@ class SlotClient:
                 is_busy=bool(item.get("is_processing")),
                 tokens=_whole_or_none(item.get("n_prompt_tokens")),
                 lora=self.lora_of(item.get("params") or {}),
+                task=_whole_or_none(item.get("id_task")),
             )
             for number, item in enumerate(value)
             if isinstance(item, dict)
@@ -147,9 +148,10 @@ class SlotClient:
         if status != 200:
             raise SlotError(what, status, _detail(value))
         try:
+            ms = (time.perf_counter() - began) * 1000
             return SlotTransfer(
-                tokens=whole(value[tokens]), size=whole(value[size]),
-                ms=(time.perf_counter() - began) * 1000,
+                tokens=whole(value[tokens]), size=whole(value[size]), ms=ms,
+                stall_ms=_stall_ms(value, f"{action}_ms", ms),
             )  # fmt: skip
         except (KeyError, TypeError, ValueError) as error:
             raise SlotError(what, status, f"unexpected response {value!r:.200}") from error
@@ -182,6 +184,15 @@ def whole(value: object, limit: int = _LARGEST) -> int:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= limit:
         raise ValueError(f"expected a number from 0 to {limit}, got {value!r:.40}")
     return int(value)
+
+
+def _stall_ms(value: Mapping[str, Any], name: str, ms: float) -> float:
+    """Return the duration that the server reports, at most *ms*."""
+    timings = value.get("timings")
+    found = timings.get(name) if isinstance(timings, dict) else None
+    if isinstance(found, bool) or not isinstance(found, int | float) or not 0 <= found <= ms:
+        return ms
+    return float(found)
 
 
 def _whole_or_none(value: object) -> int | None:

@@ -27,6 +27,7 @@ class Slot:
         is_busy: It serves a request now.
         tokens: Tokens in its cache after its last request; None if this build does not report it.
         lora: Adapters of its last request, as JSON.
+        task: Number of its last request; None before the first.
     """
 
     number: int
@@ -34,6 +35,7 @@ class Slot:
     is_busy: bool
     tokens: int | None
     lora: str = "[]"
+    task: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +46,10 @@ class SlotTransfer:
         tokens: Number of tokens saved or restored.
         size: Bytes written or read.
         ms: Time from request to response.
+        stall_ms: Time for which the server did nothing else.
     """
 
     tokens: int
     size: int
     ms: float
+    stall_ms: float

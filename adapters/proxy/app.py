@@ -23,6 +23,7 @@ from .api.passthrough import bad_path, redirect
 from .api.route_table import ROUTES
 from .body.memory_budget import BodyBudget
 from .context import History, ProxyContext
+from .forwarding.conversation_slot import send_in_slot
 from .forwarding.fast_path import FastPath
 from .models.catalog import ModelCatalog
 from .monitoring.host import HostSampler, sample_on
@@ -70,6 +71,7 @@ class ProxyApp:
             supervisor, catalogue, options or ProxyOptions(), history=history,
             on_finished=on_finished, own_log=own_log, activity=activity, tracing=tracing,
         )  # fmt: skip
+        self.proxy.send_in_slot = send_in_slot
         self.bodies = BodyBudget(
             self.proxy.options.body_budget_bytes, self.proxy.options.body_wait_s
         )

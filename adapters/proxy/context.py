@@ -59,6 +59,30 @@ class ChangePublisher(Protocol):
         ...
 
 
+class AssignedRequest(Protocol):
+    """A request whose slot at the server was chosen.
+
+    Attributes:
+        body: Body to forward.
+    """
+
+    body: bytes
+
+    def finish(self, record: RequestRecord, /) -> tuple[str, float]:
+        """Note its end; return the origin of its reused tokens, and the cost in milliseconds."""
+        ...
+
+
+class Conversations(Protocol):
+    """Chooses the slots of requests, by the conversations in them; see ``kv.manager``."""
+
+    def __call__(
+        self, model: str, path: str, body: bytes | None, namespace: str, /
+    ) -> Awaitable[AssignedRequest | None]:
+        """Return a request to *model* with its slot; None leaves it unchanged. Never fails."""
+        ...
+
+
 #: Id of a model -> more about it for ``/running``, or None.
 Detail: TypeAlias = Callable[[str], Mapping[str, Any] | None]
 
@@ -112,6 +136,9 @@ class ProxyContext:
         trusts: Client address -> whether its X-Forwarded-* headers are trusted.
         config: The configuration in force; None means it cannot be reloaded.
         loop_watch: Delays of the event loop; None means they are not measured.
+        conversations: Chooses the slots of requests; None means that servers do.
+        send_in_slot: Sends and relays a ``Forwarding`` to a model with a library; set by
+            `ProxyApp`, as ``conversation_slot`` is above this layer.
         details: Name -> returns further details of a model for ``/running``.
         history: None means transitions are not stored.
         swap_history: Returns the transitions of a swap; None means they are not stored.
@@ -148,6 +175,8 @@ class ProxyContext:
         self.trusts = ProxyTrust(options.trusted_proxies).allows
         self.config: ConfigControl | None = None
         self.loop_watch: LoopWatch | None = None
+        self.conversations: Conversations | None = None
+        self.send_in_slot: Callable[[Any, LocalModel], Awaitable[None]] | None = None
         self.details: dict[str, Detail] = {}
         self.history = history
         self.swap_history: Callable[[str], Awaitable[list[dict[str, Any]]]] | None = None

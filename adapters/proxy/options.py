@@ -102,6 +102,9 @@ _INFER_ONLY: frozenset[KeyScope] = frozenset(("infer",))
 _HASHED = "sha256:"
 
 
+_NAMESPACE = b"swapchart conversations "  # so that files do not hold the hash of a key itself
+
+
 _HASH = re.compile(r"sha256:[0-9A-Fa-f]{64}")
 
 
@@ -127,9 +130,9 @@ class ApiKey:
     def access(self, client: str) -> Access:
         """Return what the key allows to *client*, a name for a holder that has none."""
         default = _EVERY_SCOPE if self.models is None else _INFER_ONLY
-        return Access(
-            default if self.scopes is None else self.scopes, self.models, self.holder or client
-        )
+        scopes = default if self.scopes is None else self.scopes
+        namespace = sha256(_NAMESPACE + self.digest()).hexdigest()[:32]
+        return Access(scopes, self.models, self.holder or client, namespace=namespace)
 
     @property
     def is_hashed(self) -> bool:
@@ -153,12 +156,14 @@ class Access:
         client: Identifies the API key; empty if no keys are configured.
         is_visit: The request is a click on a link of another site, which may open a page of a
             model and nothing else; its handler checks that.
+        namespace: Namespace of conversations of the API key; empty if no keys are configured.
     """
 
     scopes: frozenset[KeyScope] = _EVERY_SCOPE
     models: tuple[str, ...] | None = None
     client: str = field(default="", compare=False)
     is_visit: bool = False
+    namespace: str = field(default="", compare=False, repr=False)
 
     def allows_model(self, *names: str) -> bool:
         """Return True if one of *names*, all of the same model, is allowed."""

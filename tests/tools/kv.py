@@ -111,13 +111,17 @@ class Kept:
         keeper: As a proxy has it.
         folder: Where the slots are saved.
         lines: Of the model's log, from us.
+        is_idle: No request is in flight or queued, as the supervisor reports it.
     """
 
     def __init__(self, folder: Path, settings: KvSettings, argv: Sequence[str]) -> None:
         folder.mkdir(exist_ok=True)
         self.folder, self._settings, self._argv = folder, settings, argv
         self.lines: list[str] = []
-        self.keeper = KvManager(folder.parent, lambda model, line: self.lines.append(line))
+        self.is_idle = True
+        self.keeper = KvManager(
+            folder.parent, lambda model, line: self.lines.append(line), lambda model: self.is_idle
+        )
         self.env: dict[str, str] = {}
         self._seen = 0
 

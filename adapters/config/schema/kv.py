@@ -4,19 +4,59 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field
+from .fields import Count, Seconds
+from .memory import bytes_of
+from .section import BeforeValidator, Field, Section, WithJsonSchema, refuse
 
-from .fields import Count, Seconds, Section
+
+def _as_bytes(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    found = bytes_of(value)
+    if found is None:
+        raise refuse("expected a size such as 20GiB or 512MiB, or a number of bytes")
+    return found
+
+
+#: A size with a unit, or a number of bytes; > 0.
+Bytes: TypeAlias = Annotated[
+    int, BeforeValidator(_as_bytes), Field(gt=0),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^\d+(\.\d+)?\s*(B|[kKMGT]i?B)$"},
+                {"type": "integer", "exclusiveMinimum": 0},
+            ]
+        }
+    ),
+]  # fmt: skip
+
+
+def _as_checkpoint(value: object) -> object:
+    if isinstance(value, bool):
+        return "auto" if value else "off"
+    return value
 
 
 class Kv(Section):
-    """KV cache that survives the process; sizes in bytes, ages and times in seconds."""
+    """KV cache that survives the process; ages and times in seconds."""
 
-    mode: Literal["keep", "off"] = "keep"
-    """`keep` saves the slots of llama-server before a stop and restores them after a start.
+    mode: Literal["keep", "engine", "off"] = "keep"
+    """`keep` saves the slots of llama-server before a stop and restores them after a start;
+    `engine` says that the engine keeps its caches itself.
 
     Example: `mode: keep`
     """
+    checkpoint: Annotated[
+        Literal["auto", "off"],
+        BeforeValidator(_as_checkpoint, json_schema_input_type=Literal["auto", "off"]),
+    ] = "off"
+    """`auto` also saves slots while the server has nothing to do. Example: `checkpoint: auto`"""
+    write_budget: Bytes = 10 << 30
+    """Most bytes that checkpoints and the library write in an hour. Example: `writeBudget: 20GiB`
+    """
+    library: Bytes | None = None
+    """Size of a library of conversations on the disk. Example: `library: 20GiB`"""
     dir: str | None = None
     """Directory of the files as swapchart sees it; by default the server's `--slot-save-path`.
 
@@ -24,10 +64,10 @@ class Kv(Section):
     """
     manage_args: bool = False
     """Add `--slot-save-path` to the command if it is missing. Example: `manageArgs: true`"""
-    max_bytes: Annotated[int, Field(gt=0)] | None = None
+    max_bytes: Bytes | None = None
     """Most bytes of all files; the least valuable are removed first.
 
-    Example: `maxBytes: 10000000000`
+    Example: `maxBytes: 10GiB`
     """
     max_age: Seconds | None = None
     """Most seconds that a file is kept. Example: `maxAge: 604800`"""
@@ -55,5 +95,5 @@ def _as_kv(value: object) -> object:
 
 #: A mapping, or its mode alone.
 KvText: TypeAlias = Annotated[
-    Kv, BeforeValidator(_as_kv, json_schema_input_type=Literal["keep", "off"] | Kv)
+    Kv, BeforeValidator(_as_kv, json_schema_input_type=Literal["keep", "engine", "off"] | Kv)
 ]

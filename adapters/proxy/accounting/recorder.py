@@ -137,6 +137,6 @@ def wait_row(number: int, wait: RequestWait) -> WaitRow:
 
 
 def _metadata_text(record: RequestRecord) -> str:
-    if record.priority is not None and not record.selector:
+    if record.priority is not None and not record.selector and record.cache is None:
         return f'{{"fifo_priority": "{record.priority}"}}'  # the usual case
     return json.dumps(metadata_of(record), ensure_ascii=False)

@@ -52,6 +52,8 @@ class RequestRecord:
         priority: Priority in the queue; None without a local model.
         is_stream: The client asks for a stream.
         is_metered: The request is recorded in the activity.
+        cache: Origin of the reused tokens, and what restoring them took in milliseconds; None if
+            it is not known.
         cancelled_by: What cancelled the request, or "".
         on_cancel: Called when the request is cancelled while no task serves it.
         wait: How it has waited for its model; None if the model was ready.
@@ -63,6 +65,7 @@ class RequestRecord:
         "at",
         "body",
         "body_chunks",
+        "cache",
         "cancelled_by",
         "code",
         "content_type",
@@ -108,6 +111,7 @@ class RequestRecord:
         self.is_metered = self.is_stream = False
         self.on_cancel: Callable[[], None] | None = None
         self.wait: RequestWait | None = None
+        self.cache: tuple[str, float] | None = None
         self._task: asyncio.Task[object] | None = None
 
     def begin_wait(self) -> RequestWait:
@@ -214,4 +218,9 @@ def metadata_of(record: RequestRecord) -> dict[str, Any]:
         found["fifo_priority"] = str(record.priority)
     if record.selector:
         found["selector"] = record.selector
+    if record.cache is not None:
+        source, ms = record.cache
+        found["cache_source"] = source or "none"
+        if ms:
+            found["cache_restore_ms"] = f"{ms:.1f}"
     return found

@@ -16,10 +16,10 @@ from ..models.definitions import Capabilities, ModelDefinition, SelectorDefiniti
 from ..models.public_state import public_state
 from ..options import EVERYTHING, Access
 from .schema.containers import ContainerFacts
+from .schema.kv import KvFacts
 from .schema.models import (
     Architecture,
     HeldMemory,
-    KvFacts,
     LlamaSwapMeta,
     LoadStatus,
     Model,

@@ -249,20 +249,19 @@ class Forwarding:
 
     # ---- the ways through them
     async def _send_and_relay(self, local: LocalModel) -> None:
-        """Send to a model that is acquired, and release it.
-
-        A request of the fast path whose connection ended before it was sent is sent again here;
-        that of any other is relayed from where it is.
-        """
+        """Send to a model that is acquired, or go on with what was sent; then release it."""
         context, record, response = self.context, self.record, self.pending_response
         try:
             if response is not None and record.cancelled_by:
                 response.close()
                 raise asyncio.CancelledError
+            if local.definition.has_library and response is None and context.send_in_slot:
+                await context.send_in_slot(self, local)
+                return
             if response is None or response.may_send_again:
                 record.admitted = perf_counter()
                 upstream = context.upstreams.of_model(local.definition)
-                response = await self.send(upstream, self._header_lines(local, upstream))
+                response = await self.send(upstream, self.header_lines(local, upstream))
             else:
                 try:
                     response.raise_if_failed()
@@ -343,7 +342,7 @@ class Forwarding:
         await self.relay(upstream, await self.send(upstream, headers))
 
     # ---- request headers
-    def _header_lines(self, local: LocalModel, upstream: Upstream) -> Headers | bytes:
+    def header_lines(self, local: LocalModel, upstream: Upstream) -> Headers | bytes:
         """Return the headers for *upstream*; cached as bytes for requests with the same ones."""
         cached, body = self.request.cached_headers, self.body
         is_complete = body is None or isinstance(body, bytes)

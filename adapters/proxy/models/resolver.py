@@ -86,10 +86,17 @@ class Resolver:
         """Use the models of another configuration; reservations stay in force."""
         self._catalog, self.profiles = catalog, profiles
         self._plain = {name: ResolvedModel(target) for name, target in catalog.targets.items()}
+        self._fast = {
+            name: found for name, found in self._plain.items()
+            if isinstance(found.target, PeerModel) or not found.target.definition.has_library
+        }  # fmt: skip
 
     def plain(self, requested: str) -> ResolvedModel | None:
-        """Return the model called *requested* if no profile and no selector is involved."""
-        return None if self.profiles.pins else self._plain.get(requested)
+        """Return the model called *requested* if it may be reached by the fast path.
+
+        No profile and no selector is involved, and the slots of its requests are not chosen here.
+        """
+        return None if self.profiles.pins else self._fast.get(requested)
 
     def resolve(self, requested: str) -> ResolvedModel:
         """Return the model for the name *requested*; reserves a target with ``spillover``.

@@ -12,6 +12,7 @@ import pytest
 from tools.children import demo_argv
 from tools.kv import EAGER, NAME, STORY, demo_command, keeping
 
+from adapters.kv.test_library import SETTINGS, told
 from swapchart.adapters.app.shutdown_timeout import stop_limit_s
 from swapchart.adapters.cli import main
 from swapchart.adapters.config import load_config
@@ -184,3 +185,63 @@ def test_list_creates_no_folder(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == "no saved caches\n"
     assert not state.exists()
     assert prefix_of(NAME).startswith("swapchart-")
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Path:
+    """A configuration whose one model has two conversations in its library."""
+    model = tmp_path / "model.bin"
+    model.write_bytes(b"weights")
+    argv = demo_command(model, slots=2)
+
+    async def live() -> None:
+        async with keeping(tmp_path / "kv", argv, SETTINGS) as kept, kept.life() as life:
+            await told(kept, life, "red", "blue")
+
+    anyio.run(live)
+    command = [*argv, "--slot-save-path", str(tmp_path / "kv")]
+    return write(tmp_path / "config.yaml", command, kv={"library": "1GiB"})
+
+
+def test_list_shows_conversations_and_their_words_only_if_asked(
+    library: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["kv", "list", "--config", str(library)]) == 0
+    plain = capsys.readouterr().out
+    assert main(["kv", "list", "--words", "--config", str(library)]) == 0
+    with_words = capsys.readouterr().out
+    assert main(["kv", "list", "--json", "--config", str(library)]) == 0
+    rows = json.loads(capsys.readouterr().out)
+
+    assert plain.count("restored 0 times, which saved 0.0 s") == 2
+    assert "red red" not in plain
+    assert "red red" in with_words
+    assert [("words" in row, row["restores"], row["is_used"]) for row in rows] == [
+        (False, 0, True), (False, 0, True),
+    ]  # fmt: skip
+
+
+def test_verify_and_purge_cover_the_library(
+    library: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["kv", "verify", "--config", str(library)]) == 0
+    assert capsys.readouterr().out.count(": ok\n") == 2
+    path = min((library.parent / "kv").glob("*.kv"))
+    os.truncate(path, 100)
+    assert main(["kv", "verify", "--config", str(library)]) == 1
+    assert main(["kv", "purge", "--config", str(library)]) == 0
+    assert "2 conversations" in capsys.readouterr().out
+
+    assert list((library.parent / "kv").glob("*.kv*")) == []
+
+
+def test_newer_library_is_named_and_not_purged(
+    library: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = min((library.parent / "kv").glob("*.kv.json"))
+    path.write_text('{"version": 99}')
+    for command in ("list", "purge"):
+        assert main(["kv", command, "--config", str(library)]) == 1
+        assert "was written by a newer program" in capsys.readouterr().err
+
+    assert path.read_text() == '{"version": 99}'

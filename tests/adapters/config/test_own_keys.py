@@ -381,7 +381,7 @@ def test_supervision_key_has_its_effect(load: Load, text: str, attribute: str, v
         ("pinned: 1", "pinned", "expected true or false, found 1"),
         ("prefetch: on", "prefetch", "expected 'auto' or 'off', found"),
         ("passKeys: key", "passKeys", "expected true or false, found 'key'"),
-        ("kv: always", "kv", "expected 'keep' or 'off', found 'always'"),
+        ("kv: always", "kv", "expected 'keep', 'engine' or 'off', found 'always'"),
         ("kv: {maxBytes: 0}", "kv.maxBytes", "expected > 0, found 0"),
         ("sleep: {after: x}", "sleep.after", "expected a number, found 'x'"),
         ("sleep: {wake: {run: ''}}", "sleep.wake.run", "empty command"),

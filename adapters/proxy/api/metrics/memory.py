@@ -126,6 +126,7 @@ def kv(proxy: ProxyContext) -> Iterator[Metric]:
         yield gauge(f"swapchart_kv_{name}", text, _rows(facts, key), "model")
     for name, key, text in (
         ("saves", "saves", "Slots that were saved."),
+        ("checkpoints", "checkpoints", "Slots that were saved while the server was idle."),
         ("restores", "restores", "Slots that were restored."),
         ("failures", "failures", "Saves and restores that were aborted or failed."),
         ("saved_tokens", "saved_tokens_total", "Tokens of the slots that were saved."),
@@ -138,6 +139,17 @@ def kv(proxy: ProxyContext) -> Iterator[Metric]:
         ("saved_bytes", "saved_bytes_total", "Bytes of the slots that were saved."),
     ):
         yield counter(f"swapchart_kv_{name}", text, _rows(facts, key), "model")
+    libraries = {name: detail for name, detail in facts.items() if "conversations" in detail}
+    for name, key, text in (
+        ("conversations", "conversations", "Conversations in the library of each model."),
+        ("library_bytes", "library_bytes", "Bytes in the library of each model."),
+        (
+            "library_saved_seconds", "library_saved_s",
+            "Prefill time that restores from the library of each model have saved.",
+        ),
+    ):  # fmt: skip
+        if libraries:
+            yield gauge(f"swapchart_kv_{name}", text, _rows(libraries, key), "model")
 
 
 def _rows(facts: Mapping[str, Mapping[str, Any]], key: str) -> Rows:

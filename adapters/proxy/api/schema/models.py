@@ -8,6 +8,7 @@ from msgspec import UNSET, Meta, field
 
 from .base import Body, Maybe, Part
 from .containers import ContainerFacts
+from .kv import KvFacts
 
 #: State of a model as in the metric ``swapchart_model_state``.
 ReportedState: TypeAlias = Literal[
@@ -77,31 +78,6 @@ class ModelList(Body, kw_only=True):
 
     object: Literal["list"] = "list"
     data: list[Model]
-
-
-class KvFacts(Part, kw_only=True):
-    """Saved prompt caches of a model; without numbers before its first run.
-
-    Attributes:
-        problem: Why nothing is saved, and what to do; null if caches are saved.
-        verdict: Whether restores help.
-        last_save_ms: Duration of the last save in milliseconds; null before the first.
-        last_restore_ms: Duration of the last restore in milliseconds; null before the first.
-    """
-
-    problem: str | None
-    verdict: Maybe[str] = UNSET
-    saved_tokens: Maybe[int] = UNSET
-    saved_bytes: Maybe[int] = UNSET
-    last_save_ms: Maybe[float | None] = UNSET
-    last_restore_ms: Maybe[float | None] = UNSET
-    saves: Maybe[int] = UNSET
-    restores: Maybe[int] = UNSET
-    saved_tokens_total: Maybe[int] = UNSET
-    saved_bytes_total: Maybe[int] = UNSET
-    restored_tokens_total: Maybe[int] = UNSET
-    reused_tokens_total: Maybe[int] = UNSET
-    failures: Maybe[int] = UNSET
 
 
 class HeldMemory(Part, kw_only=True):

@@ -1,0 +1,426 @@
+"""The library on demo servers: requests with slots, and each fault."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from anyio import to_thread
+from tools import raw
+from tools.kv import NAME, STORY, Answer, Kept, Life, demo_command, keeping, warnings_of
+from tools.net import wait_until_async
+
+from swapchart.adapters.kv.library.store import ConversationStore, library_prefix
+from swapchart.adapters.kv.llama_server import LlamaServer
+from swapchart.adapters.kv.manager import Place
+from swapchart.adapters.kv.settings import KvSettings
+from swapchart.adapters.kv.slots import SlotTransfer
+
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
+
+PATH = "/v1/completions"
+SETTINGS = KvSettings(min_tokens=64, timeout_s=20.0, has_checkpoints=True, library_bytes=10**9)
+WORDS = ("red", "blue", "green", "stone", "river", "tree")
+
+
+def text_of(word: str, repeats: int = 20) -> str:
+    return f"{word} {word} {word} " + STORY * repeats
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> list[str]:
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    return demo_command(tmp_path / "model.bin", slots=2)
+
+
+@pytest.fixture
+async def kept(tmp_path: Path, command: list[str]) -> AsyncIterator[Kept]:
+    async with keeping(tmp_path / "kv", command, SETTINGS) as kept:
+        yield kept
+
+
+class Said:
+    """A response, and how it was served."""
+
+    def __init__(self, value: dict[str, Any], source: str, cost_ms: float) -> None:
+        self.cached, self.read = value["timings"]["cache_n"], value["timings"]["prompt_n"]
+        self.slot, self.source, self.cost_ms = value.get("id_slot"), source, cost_ms
+
+
+async def say(
+    kept: Kept, life: Life, prompt: str, namespace: str = "", path: str = PATH, **more: Any
+) -> Said:
+    """Complete *prompt* as a request through the proxy does."""
+    body = json.dumps({"prompt": prompt, "max_tokens": 2, "temperature": 0, **more}).encode()
+    assigned = await kept.keeper.assign(NAME, path, body, namespace)
+    sent = body if assigned is None else assigned.body
+    port = life.child.port
+    answer = await to_thread.run_sync(
+        lambda: raw.call(port, "POST", path, body=sent, timeout_s=60.0)
+    )
+    record = Answer(NAME, answer.status, [answer.body])
+    found = ("", 0.0) if assigned is None else assigned.finish(record)
+    kept.keeper.note(record)
+    assert answer.status == 200, answer
+    return Said(answer.json(), *found)
+
+
+async def settled(kept: Kept) -> None:
+    model = kept.keeper.open(NAME, Place(kept.folder))
+    assert model is not None
+    await model.settled()
+
+
+def descriptions(kept: Kept) -> list[dict[str, Any]]:
+    paths = kept.folder.glob(f"{library_prefix(NAME)}-*.json")
+    return sorted((json.loads(path.read_text()) for path in paths), key=lambda one: one["words"])
+
+
+async def told(kept: Kept, life: Life, *words: str) -> None:
+    """Say one thing in each conversation, and wait until all are saved."""
+    for word in words:
+        await say(kept, life, text_of(word))
+    await wait_until_async(
+        lambda: kept.facts()["conversations"] >= len(words), what=lambda: str(kept.facts())
+    )
+    await settled(kept)
+
+
+# ---- what it is for
+async def test_more_conversations_than_slots_are_kept(kept: Kept) -> None:
+    """Six of them in two slots: none is read again, over turns and over the end of the process."""
+    async with kept.life() as life:
+        for word in WORDS:
+            await say(kept, life, text_of(word))
+        turns = [await say(kept, life, text_of(word) + "go on") for word in WORDS]
+        await life.save()
+    async with kept.life() as life:
+        after = [await say(kept, life, text_of(word) + "go on and on") for word in WORDS]
+
+    assert all(said.read < 40 for said in (*turns, *after)), [said.read for said in turns]
+    assert {said.source for said in after} == {"library"}
+    assert all(said.cost_ms > 0 for said in after)
+    assert kept.facts()["verdict"] == "works"
+    assert kept.facts()["library_saved_s"] > 1.0
+
+
+async def test_library_survives_a_kill_of_the_server(kept: Kept) -> None:
+    async with kept.life() as life:
+        await told(kept, life, *WORDS)
+    async with kept.life() as life:
+        again = [await say(kept, life, text_of(word)) for word in WORDS]
+
+    assert all(said.read < 80 for said in again)
+
+
+async def test_continued_conversation_has_one_file(kept: Kept) -> None:
+    async with kept.life() as life:
+        await told(kept, life, "red")
+        (before,) = descriptions(kept)
+        await say(kept, life, text_of("red", 30))
+        await wait_until_async(lambda: kept.facts()["checkpoints"] == 2, what="a checkpoint")
+        await settled(kept)
+        (after,) = descriptions(kept)
+
+    assert after["tokens"] > before["tokens"]
+    assert len(kept.slot_files()) == 1
+
+
+async def test_edit_of_an_earlier_message_reuses_what_is_before_it(kept: Kept) -> None:
+    """The prefix is shorter, and both versions are kept."""
+    async with kept.life() as life:
+        await told(kept, life, "red")
+        edited = await say(kept, life, text_of("red", 10) + "another end of it " * 40)
+        await wait_until_async(lambda: kept.facts()["conversations"] == 2, what="both saved")
+        back = await say(kept, life, text_of("red"))
+
+    assert edited.cached > 150
+    assert back.cached > 300
+
+
+# ---- whose it is
+async def test_conversation_of_one_key_is_never_offered_to_another(kept: Kept) -> None:
+    async with kept.life() as life:
+        await say(kept, life, text_of("red"), namespace="one")
+        other = [await say(kept, life, text_of("red"), namespace="two") for _ in range(1)]
+        await say(kept, life, text_of("blue"), namespace="one")
+        await say(kept, life, text_of("green"), namespace="one")
+        third = await say(kept, life, text_of("red"), namespace="three")
+        mine = await say(kept, life, text_of("red"), namespace="one")
+
+    assert [said.cached for said in (*other, third)] == [0, 0]
+    assert mine.cached > 300
+
+
+# ---- requests that want it otherwise
+async def test_slot_of_the_client_is_kept_to(kept: Kept) -> None:
+    async with kept.life() as life:
+        await told(kept, life, "red", "blue")
+        for slot in (1, 0, 1):
+            said = await say(kept, life, text_of("red"), path="/completion", id_slot=slot)
+            assert said.slot == slot
+            assert said.cached > 300
+
+
+async def test_request_without_cache_leaves_conversations_in_peace(kept: Kept) -> None:
+    """It gets the slot whose loss costs least, and leaves nothing to reuse."""
+    async with kept.life() as life:
+        await told(kept, life, "red", "blue")
+        said = await say(kept, life, text_of("red"), cache_prompt=False)
+        again = [await say(kept, life, text_of(word)) for word in ("red", "blue")]
+
+    assert said.cached == 0
+    assert all(one.cached > 300 for one in again)
+
+
+async def test_request_that_the_server_places_makes_no_wrong_guess(kept: Kept) -> None:
+    """Such as one of two prompts; the list of slots tells afterwards where it was."""
+    async with kept.life() as life:
+        await told(kept, life, "red", "blue")
+        assert await kept.keeper.assign(NAME, "/v1/embeddings", b"{}", "") is None
+        await life.ask(text_of("stone", 25))
+        again = [await say(kept, life, text_of(word)) for word in ("red", "blue")]
+
+    assert all(one.cached > 300 for one in again)
+
+
+async def test_server_of_one_slot_has_a_library(tmp_path: Path) -> None:
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    argv = demo_command(tmp_path / "model.bin", slots=1)
+    async with keeping(tmp_path / "kv", argv, SETTINGS) as kept, kept.life() as life:
+        for word in ("red", "blue"):
+            await say(kept, life, text_of(word))
+        again = [await say(kept, life, text_of(word)) for word in ("red", "blue")]
+
+    assert all(one.cached > 300 for one in again)
+
+
+async def test_requests_wait_for_a_slot_in_turn(kept: Kept) -> None:
+    async with kept.life() as life, anyio.create_task_group() as tasks:
+        found: list[Said] = []
+
+        async def one(word: str) -> None:
+            found.append(await say(kept, life, text_of(word)))
+
+        for word in WORDS:
+            tasks.start_soon(one, word)
+
+    assert len(found) == len(WORDS)
+
+
+# ---- faults
+async def test_request_canceled_during_its_restore_frees_the_slot(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The restore is completed, since the server cannot cancel it, and the next one uses it."""
+    restore, begun, gate = LlamaServer.restore, anyio.Event(), anyio.Event()
+
+    async def slow(self: LlamaServer, number: int, filename: str) -> SlotTransfer:
+        begun.set()
+        await gate.wait()
+        return await restore(self, number, filename)
+
+    async with kept.life() as life:
+        await told(kept, life, *WORDS)
+        monkeypatch.setattr(LlamaServer, "restore", slow)
+        body = json.dumps({"prompt": text_of("red"), "max_tokens": 2}).encode()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(kept.keeper.assign, NAME, PATH, body, "")
+            await begun.wait()
+            tasks.cancel_scope.cancel()
+        slots = _director(kept).slots
+        assert any(slot.is_busy for slot in slots)
+        gate.set()
+        await wait_until_async(lambda: not any(slot.is_busy for slot in slots), what="free")
+        said = await say(kept, life, text_of("red"))
+
+    assert said.cached > 300
+    assert said.source == "slot"
+    assert kept.facts()["failures"] == 0
+
+
+def _director(kept: Kept) -> Any:
+    model = kept.keeper.open(NAME, Place(kept.folder))
+    assert model is not None
+    assert model.library is not None
+    return model.library.director
+
+
+def truncate(path: Path) -> None:
+    os.truncate(path, path.stat().st_size - 1)
+
+
+def flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-20] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, Path.unlink])
+async def test_damaged_file_never_reaches_the_server(
+    kept: Kept, damage: Callable[[Path], None]
+) -> None:
+    async with kept.life() as life:
+        await told(kept, life, "red", "blue")
+    for path in kept.slot_files():
+        damage(path)
+    async with kept.life() as life:
+        again = [await say(kept, life, text_of(word)) for word in ("red", "blue")]
+        assert life.child.process.poll() is None
+
+    assert [one.cached for one in again] == [0, 0]
+
+
+async def test_folder_that_is_removed_costs_a_warning(
+    kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with kept.life() as life:
+        await told(kept, life, "red")
+        shutil.rmtree(kept.folder)
+        said = [await say(kept, life, text_of(word)) for word in ("blue", "green", "red")]
+        await wait_until_async(lambda: bool(warnings_of(caplog)), what="a warning")
+
+    assert len(said) == 3
+
+
+async def test_full_disk_keeps_what_was_saved(
+    kept: Kept, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = os.statvfs_result((4096, 4096, 1000, 0, 0, 0, 0, 0, 0, 255))
+    async with kept.life() as life:
+        await told(kept, life, "red")
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "statvfs", lambda path: full)
+            for word in ("blue", "green"):
+                await say(kept, life, text_of(word))
+            await wait_until_async(lambda: "MiB are needed" in caplog.text, what="a warning")
+            again = await say(kept, life, text_of("red"))
+            found = descriptions(kept)
+
+    assert again.cached > 300
+    assert [one["words"][:3] for one in found] == ["red"]
+
+
+async def test_server_that_crashes_while_restoring_gets_the_file_once(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that fails, and no crash loop."""
+    async with kept.life() as life:
+        await told(kept, life, "red")
+    restore = LlamaServer.restore
+
+    async def crash(self: LlamaServer, number: int, filename: str) -> SlotTransfer:
+        life.child.process.kill()
+        life.child.process.wait()
+        return await restore(self, number, filename)
+
+    async with kept.life() as life:
+        with monkeypatch.context() as patch:
+            patch.setattr(LlamaServer, "restore", crash)
+            body = json.dumps({"prompt": text_of("red")}).encode()
+            assert await kept.keeper.assign(NAME, PATH, body, "") is not None
+        life.died(6)
+    async with kept.life() as life:
+        said = await say(kept, life, text_of("red"))
+
+    assert said.cached == 0
+    assert kept.slot_files() == []
+
+
+async def test_server_that_crashes_while_saving_leaves_no_file(kept: Kept) -> None:
+    async with kept.life() as life:
+        await told(kept, life, "red")
+        before = kept.slot_files()
+        await say(kept, life, text_of("blue"))
+        life.child.process.kill()
+        life.child.process.wait()
+        await wait_until_async(
+            lambda: kept.facts()["failures"] > 0 or kept.facts()["conversations"] > 1,
+            what="an attempt",
+        )
+        await settled(kept)
+
+    assert set(before) <= set(kept.slot_files())
+    assert len(kept.slot_files()) == kept.facts()["conversations"]
+
+
+async def test_second_proxy_does_without_the_library(
+    kept: Kept, tmp_path: Path, command: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with kept.life() as life:
+        await told(kept, life, "red")
+        async with (
+            keeping(kept.folder, command, SETTINGS) as second, second.life() as other,
+        ):  # fmt: skip
+            said = await say(second, other, text_of("red"))
+
+    assert said.cached == 0
+    assert "another swapchart uses" in caplog.text
+    assert len(descriptions(kept)) == 1
+
+
+async def test_newer_library_is_left_unchanged(
+    kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept.folder.mkdir(exist_ok=True)
+    name = f"{library_prefix(NAME)}-0123456789abcdef.kv"
+    (kept.folder / name).write_bytes(b"newer")
+    (kept.folder / f"{name}.json").write_text('{"version": 99}')
+    async with kept.life() as life:
+        await say(kept, life, text_of("red"))
+        await life.save()
+        await kept.settled()
+
+    assert (kept.folder / name).read_bytes() == b"newer"
+    assert "version 99, expected 1: it was written by a newer program" in caplog.text
+    assert len(kept.entries()) == 1  # as without a library
+
+
+async def test_useless_restores_end_the_library(tmp_path: Path) -> None:
+    """A server whose restores are of no use is asked for two, and then left alone."""
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    argv = demo_command(tmp_path / "model.bin", "--forgetful", slots=2)
+    async with keeping(tmp_path / "kv", argv, SETTINGS) as kept, kept.life() as life:
+        for _ in range(2):
+            for word in WORDS:
+                await say(kept, life, text_of(word))
+        restores = kept.facts()["restores"]
+        await say(kept, life, text_of("red"))
+
+    assert kept.facts()["verdict"] == "no-op"
+    assert kept.facts()["restores"] == restores == 2
+
+
+async def test_quota_removes_the_least_recently_used(tmp_path: Path, command: list[str]) -> None:
+    settings = KvSettings(min_tokens=64, timeout_s=20.0, has_checkpoints=True, library_bytes=10_000)
+    async with keeping(tmp_path / "kv", command, settings) as kept, kept.life() as life:
+        for word in WORDS:
+            await say(kept, life, text_of(word))
+        await wait_until_async(
+            lambda: any(one["words"].startswith("tree") for one in descriptions(kept)),
+            what="the last one saved",
+        )
+        await settled(kept)
+        found = descriptions(kept)
+
+    assert sum(one["size"] for one in found) <= 10_000
+    assert 1 <= len(found) < 6
+    assert {path.stat().st_size for path in kept.slot_files()} == {one["size"] for one in found}
+
+
+def test_store_opens_after_a_kill_in_the_middle_of_a_save(tmp_path: Path) -> None:
+    """A slot file without a description is unknown, and so is a description without a file."""
+    store = ConversationStore(NAME, tmp_path)
+    prefix = library_prefix(NAME)
+    (tmp_path / f"{prefix}-1.kv").write_bytes(b"half")
+    (tmp_path / f"{prefix}-2.kv.json").write_text("{")
+    (tmp_path / "of-a-user.kv").write_bytes(b"mine")
+
+    assert store.open() == []
+    assert os.listdir(tmp_path) == ["of-a-user.kv"]  # noqa: PTH208

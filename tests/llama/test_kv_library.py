@@ -1,0 +1,119 @@
+"""A library of conversations on a real llama-server behind a real proxy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tools.llama import LlamaServer, chat
+from tools.net import wait_until
+from tools.swapchart_process import CHAT, Serve, SwapchartProcess
+
+from .test_kv_checkpoints import kill_all
+from .test_kv_proxy import STORY, ask, llama_model
+
+pytestmark = [pytest.mark.llama, pytest.mark.slow]
+
+WORDS = ("red", "blue", "green", "stone")
+
+
+def models(llama: LlamaServer, path: Path, **more: Any) -> dict[str, Any]:
+    kv = {"manageArgs": True, "library": "1GiB", **more}
+    return {
+        "one": {**llama_model(llama, path, "--parallel", "2"), "kv": kv},
+        "two": llama_model(llama, path),
+    }
+
+
+def turn(proxy: SwapchartProcess, word: str, more: str = "") -> dict[str, Any]:
+    timings: dict[str, Any] = ask(proxy, "one", f"{word} {STORY} {more}")["timings"]
+    return timings
+
+
+def test_more_conversations_than_slots_survive_swap_and_kill(
+    serve: Serve, real_llama: LlamaServer, tiny_gguf: Path
+) -> None:
+    """Four of them in two slots: what was read once is not read again."""
+    state = ["--state-dir", str(tiny_gguf.parent / "library")]
+    proxy = serve(models(real_llama, tiny_gguf), options=state)
+    first = {word: turn(proxy, word)["prompt_n"] for word in WORDS}
+    again = [turn(proxy, word, "go on")["cache_n"] for word in WORDS]
+    ask(proxy, "two", "hello")
+    swapped = [turn(proxy, word, "go on")["cache_n"] for word in WORDS]
+    kv = proxy.running()["one"]["kv"]
+    wait_until(lambda: proxy.running()["one"]["kv"]["conversations"] == 4, what=lambda: str(kv))
+    kill_all(proxy)
+    second = serve(models(real_llama, tiny_gguf), options=state)
+    killed = [turn(second, word, "go on")["cache_n"] for word in WORDS]
+
+    least = min(first.values())
+    assert least > 1000
+    for found in (again, swapped, killed):
+        assert min(found) > 0.95 * least, (again, swapped, killed)
+    rows = second.get("/api/metrics/activity?limit=1")
+    assert "cache_source" in json.dumps(rows)
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (CHAT, {"messages": [{"role": "user", "content": "WORD " + STORY}], "max_tokens": 2}),
+        ("/v1/completions", {"prompt": "WORD " + STORY, "max_tokens": 2}),
+        (
+            "/v1/messages",
+            {"messages": [{"role": "user", "content": "WORD " + STORY}], "max_tokens": 2},
+        ),
+        ("/v1/responses", {"input": "WORD " + STORY, "max_output_tokens": 2}),
+    ],
+)
+def test_each_dialect_has_a_library(
+    serve: Serve, real_llama: LlamaServer, tiny_gguf: Path, path: str, body: dict[str, Any]
+) -> None:
+    """Those that llama-server renders itself, and those that are known by their JSON."""
+    proxy = serve(models(real_llama, tiny_gguf, minTokens=100))
+    for _ in range(2):
+        for word in WORDS:
+            text = json.dumps({**body, "model": "one", "temperature": 0}).replace("WORD", word)
+            answer = proxy.call("POST", path, value=json.loads(text))
+            assert answer.status == 200, answer
+    facts = proxy.running()["one"]["kv"]
+
+    assert facts["verdict"] == "works"
+    assert facts["restores"] >= 2
+    assert facts["reused_tokens_total"] > 2000
+    assert facts["failures"] == 0
+
+
+def test_changed_template_makes_no_wrong_response(
+    serve: Serve, real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
+) -> None:
+    """Another template renders another prompt; the first one is found again with its own."""
+    if not real_llama.is_real:
+        pytest.skip(f"{real_llama.name} does not know all options")
+    state = ["--state-dir", str(tiny_gguf.parent / "template")]
+    read = []
+    for word in ("one", "another", "one"):
+        template = tmp_path / "template.jinja"
+        template.write_text(word + " {% for m in messages %}{{ m.content }}{% endfor %}")
+        both = models(real_llama, tiny_gguf)
+        both["one"]["cmd"] += ["--jinja", "--chat-template-file", str(template)]
+        proxy = serve(both, options=state)
+        read.append(turn(proxy, "red")["prompt_n"])
+        assert proxy.stop() == 0
+
+    assert min(read[:2]) > 1000
+    assert read[2] < 100
+
+
+def test_model_without_library_is_not_touched(
+    serve: Serve, real_llama: LlamaServer, tiny_gguf: Path
+) -> None:
+    """No id of a slot is sent, and nothing is asked of its server besides."""
+    proxy = serve({"one": llama_model(real_llama, tiny_gguf, "--parallel", "2")})
+    ask(proxy, "one", STORY)
+    body = {**chat(STORY, 2), "model": "one"}
+    assert proxy.call("POST", CHAT, value=body).status == 200
+
+    assert "conversations" not in proxy.running()["one"]["kv"]
