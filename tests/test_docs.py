@@ -23,7 +23,8 @@ from swapchart.adapters.cli.parsers import build_parser
 from swapchart.adapters.config import check_config, load_config
 from swapchart.adapters.config.schema.document import TOP_KEYS, DocumentSection
 from swapchart.adapters.config.schema.hooks import HookSection, SettleSection
-from swapchart.adapters.config.schema.model import Kv, ModelSection
+from swapchart.adapters.config.schema.kv import Kv
+from swapchart.adapters.config.schema.model import ModelSection
 from swapchart.adapters.config.schema.section import Section
 from swapchart.adapters.demo.server import add_arguments
 from swapchart.runtime import hook_actions

@@ -247,6 +247,9 @@ class Director:
         for slot, now in zip(self.slots, seen, strict=False):
             if slot.is_busy or now.tokens is None or not now.was_used:
                 continue
+            if now.is_busy:  # its request has just ended, or was not seen here
+                self._is_unsure = True
+                continue
             is_same = slot.task in (None, now.task)
             slot.task = now.task
             prompt = min(slot.chain.tokens, slot.tokens) - 1
@@ -264,7 +267,8 @@ class Director:
                     slot.used = self._uses
                     self._placed.remove(placed)
                     break
-        self._placed.clear()
+        if not self._is_unsure:
+            self._placed.clear()
 
     # ---- background
     async def run(self) -> None:
