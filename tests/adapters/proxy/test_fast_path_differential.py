@@ -324,7 +324,11 @@ def _record(record: RequestRecord, common: Callable[[str], str]) -> tuple[Any, .
     assert sorted(filter(None, instants)) == [at for at in instants if at], instants
     return (
         record.id, record.model, record.method, record.path, record.status, record.content_type,
-        [item for item in record.response_headers if item[0] != b"date"], record.sent_bytes,
+        [
+            (name, common(value.decode("latin-1")))
+            for name, value in record.response_headers if name != b"date"
+        ],
+        record.sent_bytes,
         b"".join(record.body_chunks), record.first_chunk, record.is_whole, record.keep_bytes,
         record.body, common(record.error), record.code, record.selector, record.priority,
         record.is_stream, record.is_metered, record.cancelled_by, *[bool(at) for at in instants],
