@@ -362,13 +362,15 @@ class TestKeptOnNodes:
             adopted = proxies[1].running()["a"]
             same = ("pid", "state", "proxy", "node", "memory", "incarnation", "in_flight")
             assert {key: adopted[key] for key in same} == {key: row[key] for key in same}
-            log = proxies[1].call("GET", "/logs/stream/a?no-follow").body
-            assert log.count(b"started\n") == 1
+            with proxies[1].log_of("a") as log:  # it arrives from the node a moment later
+                log.read_until("started\n")
             stream = proxies[1].open_stream("a")
             proxies[1].wait_busy("a", in_flight=1)
             stream.close()
             proxies[1].wait_idle("a")
             assert proxies[1].running()["a"]["pid"] == before
+            log_now = proxies[1].call("GET", "/logs/stream/a?no-follow").body
+            assert log_now.count(b"started\n") == 1
             assert note.read_text() == "afterHealthy\n"  # no hook of a run that was lost
             assert proxies[1].chat("b").status == 200  # its claim counts, so it makes room
             assert {*proxies[1].running()} == {"b"}
