@@ -126,7 +126,7 @@ class Application:
 
     @property
     def proxy(self) -> ProxyContext:
-        """What the handlers of the running proxy share."""
+        """State that the handlers of the running proxy share."""
         assert self._proxy is not None, "the lifespan has not begun"
         return self._proxy.proxy
 

@@ -42,7 +42,7 @@ class Host(Protocol):
         ...
 
     async def dismiss(self, process: RayProcess) -> bool:
-        """End *process* as it was told to end; return False if it was only killed."""
+        """End *process* in the way that was asked for; return False if it was only killed."""
         ...
 
     def confirm(self, process: RayProcess, within_s: float) -> None:

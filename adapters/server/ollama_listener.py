@@ -21,7 +21,7 @@ from .options import ServeOptions
 
 log = logging.getLogger(__name__)
 
-_BIND_LIMIT_S = 5.0  # that the address of an earlier server of ours takes to be free
+_BIND_LIMIT_S = 5.0  # until an earlier server of this process has left its address
 _RETRY_S = 0.05
 #: Runs a server on a socket until the event is set.
 Serve: TypeAlias = Callable[
@@ -121,7 +121,7 @@ async def _awaited(work: Awaitable[None]) -> None:
 
 
 async def _bind_freed(address: str) -> socket.socket:
-    """Bind *address*, which a server of ours may be about to leave.
+    """Bind *address*, which an earlier server of this process may be about to leave.
 
     Raises:
         BindError: It is not available.

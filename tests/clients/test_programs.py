@@ -103,7 +103,7 @@ def test_program_calls_a_tool(program: Program, proxy: SwapchartProcess, home: P
 def test_program_shows_an_error(
     program: Program, proxy: SwapchartProcess, home: Path, model: str, key: str, words: str
 ) -> None:
-    """An unknown model, a wrong key and a prompt that is too long are told, and soon."""
+    """An unknown model, a wrong key and a prompt that is too long are reported, and soon."""
     run = program.run(home, f"127.0.0.1:{proxy.port}", model, "say hello", key)
 
     assert re.search(words, run.output)

@@ -36,7 +36,7 @@ DASHBOARD = ROOT / "examples" / "grafana" / "swapchart.json"
 _SMI = '#!/bin/sh\necho "0, A GPU of a test, GPU-1, 50, 60, 10, 5, 1024, 24576, 30, 100"\n'
 _UUID = "GPU-00000000-0000-0000-0000-000000000001"
 _WORDS = "the tree and the river wait for a red stone in the green time of the one queue " * 8
-#: The servers' own names are not ours to change: llama-server's contain a colon.
+#: The servers' own names are passed on as they are: llama-server's contain a colon.
 _FOREIGN = re.compile(r"llamacpp:\w+ metric names should not contain ':'")
 _SUBSTITUTES = {
     "$__rate_interval": "1m", "${datasource}": "x", "$instance": ".*", "$model": ".*",

@@ -145,7 +145,7 @@ def test_timeline_span_is_checked(
 
 
 def test_timeline_goes_on_after_a_restart(serve: Serve, tmp_path: Path) -> None:
-    """What an earlier run has kept is shown beside the new one, with other ids."""
+    """Rows of an earlier run are shown beside those of the new one, with other ids."""
     models, options = {"a": demo_model("a")}, ("--state-dir", str(tmp_path / "state"))
     since = round(time() * 1000)  # short, so that no interval is too short
     first = serve(models, options=options)

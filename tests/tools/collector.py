@@ -39,7 +39,7 @@ class Span:
 
 
 class Collector:
-    """What was received.
+    """Spans that were received.
 
     Attributes:
         port: Where it listens.

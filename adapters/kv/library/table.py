@@ -24,7 +24,7 @@ class SlotState:
         is_busy: A request or a transfer uses it.
         used: Grows with each use of any slot; 0 means never used.
         words: Beginning of its conversation.
-        task: Number of its last request, as the server's list of slots has told; else None.
+        task: Number of its last request, from the server's list of slots; None if unknown.
     """
 
     number: int

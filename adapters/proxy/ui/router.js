@@ -3,7 +3,7 @@
 import { computed, signal } from "./vendor/preact.js";
 import { ROOT } from "./api.js";
 
-/** Names of llama-swap's pages and of earlier versions -> ours. @type {Record<string, string>} */
+/** Names of llama-swap's pages and of earlier versions -> their names here. @type {Record<string, string>} */
 const OTHER_NAMES = { activity: "requests", "": "home" };
 
 /** @typedef {{page: string, query: URLSearchParams}} Route */

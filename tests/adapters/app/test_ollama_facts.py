@@ -11,7 +11,7 @@ from swapchart.adapters.config import load_config
 
 
 def test_facts_come_from_the_command_and_the_file(tmp_path: Path) -> None:
-    """What llama-server is started with counts, then its file; other commands have no facts."""
+    """Options of llama-server count first, then its file; other commands have no facts."""
     model = write_tiny_gguf(tmp_path / "tiny.gguf")
     path = tmp_path / "config.yaml"
     path.write_text(f"""

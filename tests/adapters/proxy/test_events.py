@@ -64,7 +64,7 @@ async def hold(received: Received, writer: asyncio.StreamWriter) -> None:
 
 
 def test_events_begin_with_the_current_state() -> None:
-    """A listener is told models, settings, profile and requests, and then the logs."""
+    """A listener gets models, settings, profile and requests, and then the logs."""
     cards = [
         ModelDefinition(id="b", name="B"),
         ModelDefinition(

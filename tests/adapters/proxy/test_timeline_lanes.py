@@ -66,7 +66,7 @@ def test_lane_shows_start_residence_and_stop() -> None:
 
 
 def test_lane_is_cut_at_the_span() -> None:
-    """What began before, or goes on after it, lasts from edge to edge."""
+    """A state that began before, or goes on after it, lasts from edge to edge."""
     assert lane(*RUN, start=6000, end=10_000) == [(6000, 10_000, "resident")]
     assert lane(*RUN[:3], end=90_000)[-1] == (5000, 90_000, "resident")
 

@@ -60,7 +60,7 @@ class _Call:
 
 @dataclass(slots=True)
 class _Piece:
-    """What one value of the server adds to the response."""
+    """Part that one value of the server adds to the response."""
 
     text: str = ""
     thinking: str = ""

@@ -22,7 +22,7 @@ class OllamaVersion(Body, kw_only=True):
 
 
 class ModelDetails(Part, kw_only=True):
-    """What is known of the file of a model; empty where nothing is."""
+    """Facts about the file of a model; empty where nothing is known."""
 
     parent_model: str = ""
     format: str = ""
@@ -81,7 +81,7 @@ class LoadedModels(Body, kw_only=True):
 
 
 class ModelFacts(Body, kw_only=True):
-    """What is known of a model.
+    """Facts about a model.
 
     Attributes:
         model_info: ``general.architecture``, ``general.basename`` and the context length as

@@ -406,7 +406,7 @@ INFERRING = {CHAT, GENERATE, "/ollama/api/embed", "/ollama/api/embeddings"}
 
 @pytest.mark.parametrize("key", ["", "sk-wrong", "sk-infer", "sk-admin", "sk-metrics", "sk-b"])
 def test_rights_of_each_route(key: str) -> None:
-    """What infers needs `infer`, the rest any key, and only the first page none."""
+    """Inference needs `infer`, the rest any key, and only the first page none."""
     routes = [route for route in ROUTES.routes if route.path.startswith("/ollama")]
     headers = {"authorization": f"Bearer {key}"} if key else {}
 

@@ -104,7 +104,7 @@ def test_chat_results_with_ids_or_without_calls_are_kept() -> None:
 
 @pytest.mark.parametrize("image", IMAGES)
 def test_chat_images_become_data_urls_of_their_type(image: str) -> None:
-    """The type of an image is told by its first bytes."""
+    """The type of an image follows from its first bytes."""
     message = {"role": "user", "content": "what?", "images": [image]}
     (found,) = chat(messages=[message]).body["messages"]
 
