@@ -291,6 +291,10 @@ class Request:
             await self._budget.take(more)
             self.body_bytes_reserved += more
 
+    def send_in_messages(self) -> None:
+        """Send the response by ASGI's ``send`` only, for a caller that changes its messages."""
+        self.send_full_response = self.write_body = None
+
     def release_body(self) -> None:
         """Release the memory that is reserved for the body."""
         if self._budget is not None:

@@ -113,6 +113,7 @@ SHORTEST: dict[str, tuple[str, bool]] = {
     "coldswap": ("--quick", False),
     "engine": ("--quick", False),  # installs what it compares with
     "kv": ("--quick", False),  # needs a real llama-server
+    "kv_library": ("--quick", False),  # needs one too
     "memory": ("--quick", True),
     "mutants": ("--every 200", False),
     "proxy": ("--quick", False),  # needs nginx and Caddy
@@ -137,7 +138,7 @@ def test_docs_bench_options_exist() -> None:
     """Each option that is shown with a benchmark is one of it, and each benchmark is shown."""
     listed = run("./dev bench").split()
     help_of = {name: run(f"./dev bench {name} --help") for name in listed if name != "wire"}
-    named = re.findall(r"\./dev bench ([a-z]+)((?: --\w+ \d+)*)", "".join(DOCUMENTS.values()))
+    named = re.findall(r"\./dev bench ([a-z_]+)((?: --\w+ \d+)*)", "".join(DOCUMENTS.values()))
 
     assert {*SHORTEST, "wire"} == {*listed} == {name for name, _ in named}
     for name, options in named:

@@ -132,7 +132,7 @@ def test_docs_table_of_installs_names_the_extras(installed: dict[str, str]) -> N
     printed = re.findall(r"\w+", shell(f'python -c "{show}"', installed, ROOT))
 
     assert rows[0] == ""
-    assert {*rows[1:]} == {"proxy", "all"} <= {*printed}
+    assert {*rows[1:]} == {"proxy", "all", "otel"} <= {*printed}
 
 
 @pytest.mark.parametrize(("page", "command"), shown.items(shown.TOOLS))

@@ -27,7 +27,10 @@ WHOLE, SOME, INFER = "sk-whole", "sk-some", "sk-infer"
 STREAMS = ("/api/events", "/logs/stream", "/logs/stream/*", "/models/sse")
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 #: Stops or starts a model; asked last, when nothing streams.
-CONTROLS = ("/api/models/unload/*", "/api/models/load/*", "/models/load", "/models/unload")
+CONTROLS = (
+    "/api/models/unload/*", "/api/models/load/*", "/models/load", "/models/unload",
+    "/ollama/api/chat", "/ollama/api/generate", "/ollama/api/embed", "/ollama/api/embeddings",
+)  # fmt: skip
 
 
 def keyed(key: str) -> dict[str, str]:

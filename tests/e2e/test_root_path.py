@@ -104,8 +104,8 @@ def test_proxy_under_a_server_with_a_root_path_works(server: str, serve: Serve) 
 
 
 def test_root_path_that_is_a_route_is_refused(serve: Serve) -> None:
-    """`serve` ends with code 1 before anything starts, and says why."""
+    """`serve` ends with code 2 before anything starts, and says why."""
     proxy = serve(MODELS, wait=False, options=["--root-path", "/v1"])
 
-    assert proxy.wait() == 1
+    assert proxy.wait() == 2
     assert "--root-path: " in proxy.output()

@@ -63,6 +63,10 @@ class BodyRelay:
             response.set_listener(None)
             if self._timer is not None:
                 self._timer.cancel()
+        return self._unsent()
+
+    def _unsent(self) -> bytes | None:
+        """Return the piece that was not sent; apart, as mypyc takes it for None behind `await`."""
         return self._piece
 
     def done(self) -> bool:

@@ -298,8 +298,7 @@ class Forwarding:
     async def _run_with_loading_stream(self, local: LocalModel) -> None:
         """Acquire, send and relay, and tell the client the state of its model in the meantime."""
         request, record, context = self.request, self.record, self.context
-        request.send_full_response = None  # the response continues what begins here
-        request.write_body = None
+        request.send_in_messages()  # the response continues what begins here
         loading = LoadingStream(
             context.supervisor, self.respond, record, local.requested_name,
             context.view(request.access).text, context.options.loading_tick_s,

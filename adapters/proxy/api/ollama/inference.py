@@ -161,7 +161,7 @@ def _set_headers(request: Request, keep_s: float | None) -> None:
     before = request.cached_headers
     kept = [field for field in request.headers if field[0] not in _OF_CLIENT]
     request.headers = [*kept, (b"content-type", b"application/json")]
-    request.send_full_response = None  # every response is translated
+    request.send_in_messages()  # every response is translated
     cached = request.cached_headers = CachedHeaders(request.headers)
     cached.keep_alive_s = before.keep_alive_s if keep_s is None and before else keep_s
 
