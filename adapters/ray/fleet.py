@@ -234,7 +234,8 @@ class Fleet:
         match event["state"]:
             case "up":
                 self._lose_namesakes(state)
-                self.in_background(partial(self._bring_up, state, event["processes"]))
+                foreign = self._match(state, event["processes"])
+                self.in_background(partial(self._bring_up, state, foreign))
             case "changed":
                 if state.is_up:
                     self._notify(NodeChanged(state.node(None)))
@@ -265,8 +266,11 @@ class Fleet:
             if other.name == state.name and other is not state:
                 other.is_up, other.is_gone = False, True
 
-    async def _bring_up(self, state: NodeState, reports: list[Message]) -> None:
-        """Match what runs on a node with what is known, end what is not, and report the node."""
+    def _match(self, state: NodeState, reports: list[Message]) -> list[str]:
+        """Match what runs on a node with what is known; return the ids of what is not.
+
+        At once, since the next event may be the output of one of these processes, or its end.
+        """
         listed = {report["id"]: report for report in reports}
         for process in tuple(self.processes.values()):
             if process.node_id == state.id and process.id not in listed and process.facts:
@@ -282,6 +286,10 @@ class Fleet:
                 self.unclaimed[id_] = process
             else:
                 foreign.append(id_)
+        return foreign
+
+    async def _bring_up(self, state: NodeState, foreign: list[str]) -> None:
+        """End the processes *foreign* on a node, and report the node then."""
         with anyio.move_on_after(_FENCE_S) as fence:
             async with anyio.create_task_group() as tasks:
                 for id_ in foreign:
