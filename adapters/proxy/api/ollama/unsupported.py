@@ -5,7 +5,10 @@ Models are configured, and no file of a model is ever fetched, changed or delete
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from ....http1.asgi_types import Send
+from ...body.errors import BodyTooLargeError
 from ...body.model_name import quoted_name
 from ...context import ProxyContext
 from ...request import Request
@@ -15,6 +18,7 @@ from .bodies import NameBody
 from .listing import known_model
 from .responder import LINES_TYPE
 
+_SMALL_BYTES = 1 << 16  # of a body that is read although it is refused
 _STATUSES = ("pulling manifest", "verifying sha256 digest", "writing manifest", "success")
 _REASON = "models are defined in the configuration of swapchart"
 
@@ -77,4 +81,6 @@ async def blob(proxy: ProxyContext, request: Request, send: Send) -> None:
 
 
 async def _refuse(request: Request, send: Send, message: str) -> None:
+    with suppress(BodyTooLargeError):  # some servers close a connection with an unread body
+        await request.body(_SMALL_BYTES)
     await send_error(request, send, 501, message)
