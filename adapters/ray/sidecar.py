@@ -26,7 +26,7 @@ from .owner import is_dead
 _LOOK_S = 1.0  # between two looks at the nodes
 _SILENT_S = 5.0  # without a response of the head, the engine counts as down after this time
 _CONNECT_S = 3.0
-_RELEASE_S = 2.0
+_RELEASE_S = 15.0  # a proxy that ends by itself does not wait as long, and kills this process
 
 
 class Sidecar:
