@@ -38,15 +38,18 @@ class Sidecar:
         self._cluster, self._owner = "", dict[str, Any]()
         self._own_node = ""
         self._is_down = False
+        self._is_alone = False  # the proxy reads no more
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def emit(self, message: Message) -> None:
         """Send an event or a response to the proxy."""
+        if self._is_alone:
+            return
         try:
             self._output.write(encode(message))
             self._output.flush()
-        except BrokenPipeError:
-            os._exit(0)
+        except BrokenPipeError:  # the input ends too, and then the agents have to know of it
+            self._is_alone = True
 
     async def run(self) -> None:
         """Serve until the input ends."""
