@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from time import time
+from time import sleep, time
 from typing import Any
 
 import pytest
@@ -42,6 +42,7 @@ def proxy(serve_module: Serve) -> SwapchartProcess:
     ]
     found = keyed(serve_module(models, config={"apiKeys": keys}), ALL)
     assert found.call("POST", "/api/models/load/a", value={}).status == 200
+    sleep(0.1)  # so that its lane has some milliseconds of residence
     found.headers = {**found.headers, "X-Request-ID": "for-b"}
     assert found.chat("b").status == 200
     found.headers = {**found.headers, "X-Request-ID": "for-nothing"}

@@ -55,6 +55,7 @@ REQUESTS: dict[str, tuple[str, object]] = {
     "/api/profiles/active": ("/api/profiles/active", {"name": "home"}),
     CANCEL: ("", None),  # see cancel_one
     "/api/config": ("/api/config", None),
+    "/api/models/*/config": ("/api/models/a/config", None),
     "/api/config/plan": ("/api/config/plan", {}),
     "/api/config/reload": ("/api/config/reload", {}),
     "/ollama/api/version": ("/ollama/api/version", None),
