@@ -27,6 +27,9 @@ def keyed(proxy: SwapchartProcess, key: str) -> SwapchartProcess:
     return proxy
 
 
+_SEEN_S = 0.3  # shorter states are no part of the lanes of two minutes
+
+
 @pytest.fixture(scope="module")
 def proxy(serve_module: Serve) -> SwapchartProcess:
     """A proxy that has loaded a, and swapped to b for a request."""
@@ -42,9 +45,10 @@ def proxy(serve_module: Serve) -> SwapchartProcess:
     ]
     found = keyed(serve_module(models, config={"apiKeys": keys}), ALL)
     assert found.call("POST", "/api/models/load/a", value={}).status == 200
-    sleep(0.1)  # so that its lane has some milliseconds of residence
+    sleep(_SEEN_S)
     found.headers = {**found.headers, "X-Request-ID": "for-b"}
     assert found.chat("b").status == 200
+    sleep(_SEEN_S)
     found.headers = {**found.headers, "X-Request-ID": "for-nothing"}
     assert found.chat("fails").status == 502
     keyed(found, ALL)
