@@ -43,6 +43,7 @@ def proxy(serve_module: Serve) -> SwapchartProcess:
     found = serve_module(models)
     for model in ("a", HOSTILE):
         assert found.chat(model).status == 200
+        time.sleep(2)  # of residence: shorter states are no part of the lanes of ten minutes
     wait_until(lambda: found.get("/api/metrics/activity")["total"] == 2, LONG_S, what="records")
     return found
 
@@ -150,7 +151,9 @@ def test_ui_timeline_of_500_models_and_10_000_requests(browser: Browser, serve: 
     now = time.time()
     (journal,) = (proxy.folder / "state").glob("**/journal.db")
     with sqlite3.connect(journal, timeout=20) as db:
-        (instance,) = db.execute("SELECT MAX(instance) FROM transition").fetchone()
+        last = "SELECT MAX(instance) FROM transition"
+        wait_until(lambda: db.execute(last).fetchone()[0], LONG_S, what="a transition")
+        (instance,) = db.execute(last).fetchone()
         db.executemany(
             "INSERT INTO transition (at, instance, service, incarnation, event, cause, source, "
             "target, configuration, seconds, hooks, swap_id, swap_cause) VALUES "
