@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 from tools import raw
-from tools.browser import launched
 from tools.net import LONG_S
 from tools.swapchart_process import CHAT, Serve, SwapchartProcess, chat_body, demo_model
 
@@ -37,12 +35,6 @@ def cold(served: tuple[str, SwapchartProcess]) -> tuple[str, SwapchartProcess]:
     """The same with the model stopped, whatever ran before."""
     assert served[1].unload().status == 200
     return served
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with launched() as found:
-        yield found
 
 
 def started(proxy: SwapchartProcess) -> bool:

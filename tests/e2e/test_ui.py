@@ -7,13 +7,13 @@ import hashlib
 import json
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tools.browser import CONTRAST, expect_text, launched, opened, wait_for
+from tools.browser import CONTRAST, expect_text, opened, wait_for
 from tools.prefix_relay import serving_below
 from tools.rows import row
 from tools.swapchart_process import Edited, Serve, SwapchartProcess, chat_body, demo_model
@@ -154,13 +154,6 @@ def test_chart_endpoint_returns_boxes_and_arrows(proxy: SwapchartProcess) -> Non
 
 
 # ---- in a browser ----------------------------------------------------------------------
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium; see `chromium_path`."""
-    with launched() as browser:
-        yield browser
-
-
 def row_of(model: str) -> str:
     """Return the selector of a model's row."""
     return f'.model[data-key="{model}"]'

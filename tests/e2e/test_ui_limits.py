@@ -5,11 +5,10 @@ from __future__ import annotations
 import shlex
 import sqlite3
 import sys
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tools.browser import expect_text, launched, opened, wait_for
+from tools.browser import expect_text, opened, wait_for
 from tools.net import LONG_S, wait_until
 from tools.node import package_folder
 from tools.swapchart_process import Serve, SwapchartProcess, demo_model
@@ -42,13 +41,6 @@ SHOWN = {
     "playground": "#prompt", "logs": "#upstream-log .lines", "system": "#devices dt",
     "configuration": "#files li", "connect": "#snippet-curl",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium; see `chromium_path`."""
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tools.browser import CONTRAST, expect_text, launched, opened
+from tools.browser import CONTRAST, expect_text, opened
 from tools.swapchart_process import Serve, SwapchartProcess, demo_model
 
 if TYPE_CHECKING:
@@ -46,13 +45,6 @@ def proxy(shared: SwapchartProcess) -> SwapchartProcess:
     """Return the shared proxy with all models stopped, whatever ran before."""
     assert shared.unload().status == 200
     return shared
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium; see `chromium_path`."""
-    with launched() as browser:
-        yield browser
 
 
 def words(page: Page, pool: str) -> dict[str, str]:

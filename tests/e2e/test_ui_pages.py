@@ -9,12 +9,11 @@ import shutil
 import subprocess
 import sys
 import wave
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tools.browser import expect_text, launched, opened
+from tools.browser import expect_text, opened
 from tools.swapchart_process import Edited, Serve, SwapchartProcess, demo_model
 
 if TYPE_CHECKING:
@@ -23,13 +22,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 KEY = "sk-admin"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium; see `chromium_path`."""
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

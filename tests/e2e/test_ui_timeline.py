@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tools.browser import expect_text, launched, opened, wait_for
+from tools.browser import expect_text, opened, wait_for
 from tools.net import LONG_S, wait_until
 from tools.swapchart_process import Serve, SwapchartProcess, demo_model
 
@@ -21,13 +20,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 HOSTILE = "<img src=x onerror=\"document.body.dataset.pwned='yes'\">"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The system's Chromium; see `chromium_path`."""
-    with launched() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
