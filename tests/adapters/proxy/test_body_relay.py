@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+from collections.abc import Awaitable, Callable
 
 import pytest
-from tools.asgi import Received, say, say_events
+from tools.asgi import Received, Respond, say
 from tools.compiled import IS_COMPILED
 from tools.front import Front, run
 from tools.net import wait_until_async
@@ -22,6 +23,18 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
+def streams(send: Callable[[asyncio.StreamWriter], Awaitable[None]]) -> Respond:
+    """Return a server whose streams *send* writes; other requests get an empty object."""
+
+    async def respond(received: Received, writer: asyncio.StreamWriter) -> None:
+        if b"stream" in received.body:
+            await send(writer)
+        else:
+            await say(writer, b"{}")
+
+    return respond
+
+
 @pytest.mark.skipif(IS_COMPILED, reason="compiled methods cannot be replaced")
 def test_pieces_are_passed_on_without_waking_the_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """The task reads once, at the end; the events arrive one by one before that."""
@@ -35,10 +48,7 @@ def test_pieces_are_passed_on_without_waking_the_task(monkeypatch: pytest.Monkey
     monkeypatch.setattr(UpstreamResponse, "read", counted)
     go_on: list[asyncio.Event] = []
 
-    async def stepwise(received: Received, writer: asyncio.StreamWriter) -> None:
-        if b"stream" not in received.body:
-            await say(writer, b"{}")
-            return
+    async def stepwise(writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD)
         for number in range(5):
             writer.write(chunk(b"data: %d\n\n" % number))
@@ -62,7 +72,7 @@ def test_pieces_are_passed_on_without_waking_the_task(monkeypatch: pytest.Monkey
             assert len(reads) == 1
         front.assert_nothing_is_acquired()
 
-    run(main, respond=stepwise)
+    run(main, respond=streams(stepwise))
 
 
 def test_client_that_reads_slowly_gets_each_byte() -> None:
@@ -70,10 +80,7 @@ def test_client_that_reads_slowly_gets_each_byte() -> None:
     events = [b"data: %06d %b\n\n" % (number, b"x" * 20_000) for number in range(1_000)]
     written = []
 
-    async def much(received: Received, writer: asyncio.StreamWriter) -> None:
-        if b"stream" not in received.body:
-            await say(writer, b"{}")
-            return
+    async def much(writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD)
         for event in events:
             writer.write(chunk(event))
@@ -98,16 +105,13 @@ def test_client_that_reads_slowly_gets_each_byte() -> None:
         assert b"".join(record.body_chunks).endswith(events[-1])
         front.assert_nothing_is_acquired()
 
-    run(main, respond=much)
+    run(main, respond=streams(much))
 
 
 def test_stream_without_a_byte_is_ended_after_the_limit() -> None:
     """Each piece begins the limit anew; the client of the silent stream is disconnected."""
 
-    async def silent(received: Received, writer: asyncio.StreamWriter) -> None:
-        if b"stream" not in received.body:
-            await say(writer, b"{}")
-            return
+    async def silent(writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD)
         for number in range(8):
             writer.write(chunk(b"data: %d\n\n" % number))
@@ -128,14 +132,11 @@ def test_stream_without_a_byte_is_ended_after_the_limit() -> None:
         front.assert_nothing_is_acquired()
 
     limits = UpstreamTimeouts(stall_s=0.5)
-    run(main, *(ModelDefinition(id=name, limits=limits) for name in "ab"), respond=silent)
+    run(main, *(ModelDefinition(id=name, limits=limits) for name in "ab"), respond=streams(silent))
 
 
 def test_stream_that_breaks_aborts_the_client_behind_its_last_piece() -> None:
-    async def broken(received: Received, writer: asyncio.StreamWriter) -> None:
-        if b"stream" not in received.body:
-            await say(writer, b"{}")
-            return
+    async def broken(writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD + chunk(b"data: 1\n\n"))
         await writer.drain()
         writer.write(chunk(b"data: 2\n\n") + b"no length\r\n")
@@ -153,16 +154,11 @@ def test_stream_that_breaks_aborts_the_client_behind_its_last_piece() -> None:
         assert (record.status, record.code) == (502, "broken")
         front.assert_nothing_is_acquired()
 
-    run(main, respond=broken)
+    run(main, respond=streams(broken))
 
 
 def test_client_that_leaves_ends_its_stream() -> None:
-    events = [b"data: %d\n\n" % number for number in range(3)]
-
-    async def endless(received: Received, writer: asyncio.StreamWriter) -> None:
-        if b"stream" not in received.body:
-            await say_events(writer, *events)
-            return
+    async def endless(writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD)
         while not writer.is_closing():
             writer.write(chunk(b"data: 1\n\n"))
@@ -177,4 +173,4 @@ def test_client_that_leaves_ends_its_stream() -> None:
         await wait_until_async(lambda: 499 in [record.status for record in front.finished])
         front.assert_nothing_is_acquired()
 
-    run(main, respond=endless)
+    run(main, respond=streams(endless))
