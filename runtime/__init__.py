@@ -9,7 +9,7 @@ waiting requests (`LifecycleRequests`). The `ServiceUpdater` applies new specifi
 Processes and HTTP are reached through `ports` only. A `Host` runs custom charts without processes
 (see `engine`), and a `Player` one of them; `testing` has tools for tests.
 
-Each name is imported on first use, so that whoever needs few of them does not wait for the rest.
+Each name is imported on first use, so an import of few of them does not wait for the rest.
 """
 
 from importlib import import_module

@@ -33,7 +33,7 @@ def models_journal(tmp_path_factory: pytest.TempPathFactory) -> Journal:
 def proxy(serve_module: Serve, models_journal: Journal) -> SwapchartProcess:
     """A proxy with two models that swap, and for each library two that never start.
 
-    The pause before the next start of a model grows with its failures, whoever caused them.
+    The pause before the next start of a model grows with its failures, by any client.
     """
     models = {
         "a": demo_model("a", "--ctx-size", str(CONTEXT)),

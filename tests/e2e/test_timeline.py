@@ -72,7 +72,7 @@ def test_timeline_shows_which_model_was_resident_when(proxy: SwapchartProcess) -
 
 
 def test_request_says_in_one_record_what_it_waited_for(proxy: SwapchartProcess) -> None:
-    """Who was resident, who was evicted, why it waited, and how long each part took."""
+    """Resident and evicted models, the reason of the wait, and the time of each part."""
     keyed(proxy, ALL)
     (row,) = proxy.get("/api/metrics/activity?model=b")["data"]
     wait = row["wait"]

@@ -81,7 +81,7 @@ function Ways({ chart, from, ways }) {
     </div>`;
 }
 
-/** An arrow from one box to another, bent a little so that its way back is seen too. @param {{from: Box, to: Box, kind: string}} props */
+/** An arrow from one box to another, bent a little, as another arrow may lead back. @param {{from: Box, to: Box, kind: string}} props */
 function Arrow({ from, to, kind }) {
   const [start, finish] = [middle(from), middle(to)];
   const [dx, dy] = [finish.x - start.x, finish.y - start.y];

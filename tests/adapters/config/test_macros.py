@@ -457,7 +457,7 @@ def test_host_and_node_are_kept_in_commands_that_run_later_unless_they_are_macro
 
 
 def test_host_and_node_of_local_models_are_those_of_this_machine(load: Load) -> None:
-    """So a command is the same on a node of a cluster and here; a literal text is left alone."""
+    """A command is the same on a node of a cluster and here; a literal text is left alone."""
     keys = 'cmd: "s --host ${HOST} --port ${PORT} $${HOST}"\nenv: ["AT=${NODE}:${HOST}"]'
     model = load(one(keys)).models["m"]
 

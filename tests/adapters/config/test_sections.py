@@ -177,7 +177,7 @@ def test_secret_is_not_shown() -> None:
 
 
 def test_schema_of_a_field_has_its_bounds() -> None:
-    """As JSON Schema writes them, for editors."""
+    """Editors read the bounds by their names in JSON Schema."""
     kinds = config_schema()["$defs"]
 
     assert kinds["Queue"]["properties"]["limit"]["minimum"] == 1

@@ -72,7 +72,7 @@ def test_lane_is_cut_at_the_span() -> None:
 
 
 def test_lane_of_a_crash_is_failed_until_the_next_start() -> None:
-    """The end of a process that nobody stopped, its pause, and then the new start."""
+    """The crash of a process, the pause, and then the new start."""
     rows = (
         fact(1, "ready"), fact(5, "sweeping", "proc_exited"), fact(6, "backoff"),
         fact(9, "before_start"), fact(10, "ready"),

@@ -75,7 +75,7 @@ async def stores(folder: Path) -> AsyncIterator[Stores]:
 
 
 def test_transitions_of_a_span_come_with_the_one_before(tmp_path: Path) -> None:
-    """So that the state at the beginning of the span is known."""
+    """The state at the beginning of the span is known by it."""
 
     async def main() -> None:
         async with stores(tmp_path) as found:

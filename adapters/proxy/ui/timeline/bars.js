@@ -6,7 +6,7 @@ import { seconds, size } from "../format.js";
 /** @typedef {import("./types.js").Span} Span */
 
 const LANE = 24;
-/** Height of a state in its lane, so that it is told apart without its color. @type {Record<string, number>} */
+/** Height of a state in its lane, by which it is recognized without its color. @type {Record<string, number>} */
 const HEIGHTS = { starting: 12, resident: 20, asleep: 6, stopping: 12, failed: 20 };
 const ROW = 7;
 const MOST_ROWS = 14;

@@ -139,7 +139,7 @@ def test_response_that_is_no_stream_is_one_object() -> None:
     ],
 )  # fmt: skip
 def test_error_in_a_stream_is_its_last_line(events: list[bytes], text: str) -> None:
-    """As in Ollama, an error in the middle of a stream is a line, and nothing follows."""
+    """An error in the middle of a stream is a line, and nothing follows, as Ollama does it."""
 
     async def respond(received: Received, writer: StreamWriter) -> None:
         await say_events(writer, *events)

@@ -44,7 +44,7 @@ def generate(**value: Any) -> translation.Translated:
 
 
 def test_chat_stream_is_the_default() -> None:
-    """As in Ollama, only `stream: false` asks for one object."""
+    """Only `stream: false` asks for one object."""
     found = chat()
 
     assert (found.path, found.is_stream) == ("/v1/chat/completions", True)
