@@ -166,7 +166,7 @@ def is_anthropic(path: str) -> bool:
 
 def is_ollama(path: str) -> bool:
     """Return True if *path* belongs to Ollama's API."""
-    return path.startswith("/ollama/")
+    return path == "/ollama" or path.startswith("/ollama/")
 
 
 async def send_error(

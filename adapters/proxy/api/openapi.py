@@ -7,18 +7,21 @@ asks for a stream. The rest of their bodies and responses belongs to the model's
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, TypeAlias
 
 import msgspec
+from msgspec import Struct
 
 from ...http1.asgi_types import Send
 from ..context import ProxyContext
 from ..request import Request
-from ..responses import send_json
+from ..responses import is_anthropic, is_ollama, send_json
 from ..routing import Content, Operation, ResponseType, Route
 from .schema.base import Body
-from .schema.control import Error
+from .schema.control import AnthropicError, Error
+from .schema.ollama import OllamaError
 
 Schema: TypeAlias = dict[str, Any]
 #: Returns the routes that the document describes.
@@ -83,8 +86,9 @@ def document(routes: Iterable[Route], version: str) -> Schema:
         "components": {
             "schemas": _schemas(routes),
             "responses": {
-                **{str(status): _error(text) for status, text in _ERRORS.items()},
-                **{f"{status}-model": _model_error(text) for status, text in _ERRORS.items()},
+                f"{status}{suffix}": describe(text)
+                for suffix, describe in _ERROR_FORMS.items()
+                for status, text in _ERRORS.items()
             },
             "securitySchemes": {
                 "bearer": {"type": "http", "scheme": "bearer"},
@@ -98,7 +102,7 @@ def document(routes: Iterable[Route], version: str) -> Schema:
 
 def _schemas(routes: Iterable[Route]) -> Schema:
     operations = [route.operation for route in routes]
-    types: dict[type, None] = {Error: None}
+    types: dict[type, None] = {Error: None, AnthropicError: None, OllamaError: None}
     for operation in operations:
         types.update((kind, None) for kind in operation.responses if not isinstance(kind, Content))
         if operation.body is not None:
@@ -126,11 +130,11 @@ def _require_defaults(schema: Schema) -> None:
 def _operation(route: Route) -> Schema:
     operation = route.operation
     always = (400, 421) if route.access == "open" else (400, 401, 403, 421)
-    suffix = "-model" if UPSTREAM in operation.responses else ""
+    suffix = _error_form(route)
     found: Schema = {
         "summary": operation.summary,
         "responses": {
-            **{str(_status(kind)): _response(kind) for kind in operation.responses},
+            **_responses(operation.responses),
             **{
                 str(status): {"$ref": f"#/components/responses/{status}{suffix}"}
                 for status in sorted({*always, *operation.errors})
@@ -168,6 +172,18 @@ def _status(kind: ResponseType) -> int | str:
     return kind.STATUS if issubclass(kind, Body) else 200
 
 
+def _responses(kinds: Iterable[ResponseType]) -> Schema:
+    """Return status -> response; kinds with one status are media types of one response."""
+    found: Schema = {}
+    for kind in kinds:
+        status, response = str(_status(kind)), _response(kind)
+        if status in found:
+            found[status]["content"].update(response["content"])
+        else:
+            found[status] = response
+    return found
+
+
 def _response(kind: ResponseType) -> Schema:
     if not isinstance(kind, Content):
         reference = {"$ref": _REFERENCE.format(name=kind.__name__)}
@@ -182,21 +198,40 @@ def _response(kind: ResponseType) -> Schema:
     return found
 
 
-def _error(text: str) -> Schema:
+def _error_form(route: Route) -> str:
+    """Return the key in `_ERROR_FORMS` of the errors of *route*, which its path determines."""
+    if is_ollama(route.path):
+        return "-ollama"
+    if UPSTREAM not in route.operation.responses:
+        return ""
+    return "-anthropic" if is_anthropic(route.path) else "-model"
+
+
+def _json_error(text: str, kind: type[Struct]) -> Schema:
+    """Return a response with an error of *kind*, whatever the client accepts."""
+    reference = {"$ref": _REFERENCE.format(name=kind.__name__)}
+    return {"description": text, "content": {"application/json": {"schema": reference}}}
+
+
+def _error(text: str, kind: type[Struct] = Error) -> Schema:
     """Return a response with an error in the form that the client accepts."""
-    return {
-        "description": text,
-        "content": {
-            "application/json": {"schema": {"$ref": _REFERENCE.format(name="Error")}},
-            "text/plain": {"schema": _TEXT},
-            "text/html": {"schema": _TEXT},
-        },
-    }
+    found = _json_error(text, kind)
+    found["content"].update({name: {"schema": _TEXT} for name in ("text/plain", "text/html")})
+    return found
 
 
-def _model_error(text: str) -> Schema:
+def _model_error(text: str, kind: type[Struct] = Error) -> Schema:
     """Return a response with an error of the proxy, or one of the model's server in any form."""
-    found = _error(f"{text} Or a response of the model's server.")
+    found = _error(f"{text} Or a response of the model's server.", kind)
     ours = found["content"]["application/json"]["schema"]
     found["content"]["application/json"]["schema"] = {"anyOf": [ours, {}]}
     return found
+
+
+#: Suffix of the name of a response -> how its errors are described, from the text of the status.
+_ERROR_FORMS: dict[str, Callable[[str], Schema]] = {
+    "": _error,
+    "-model": _model_error,
+    "-anthropic": partial(_model_error, kind=AnthropicError),
+    "-ollama": partial(_json_error, kind=OllamaError),
+}

@@ -12,6 +12,7 @@ from tools.asgi import proxied
 from tools.net import wait_until
 from tools.swapchart_process import Serve, SwapchartProcess, demo_model
 
+from swapchart.adapters.proxy.api import openapi
 from swapchart.adapters.proxy.api.handler import ApiHandler
 from swapchart.adapters.proxy.api.route_table import ROUTES
 from swapchart.adapters.proxy.api.schema.base import Body
@@ -138,7 +139,7 @@ def test_json_responses_of_a_running_proxy_match_the_generated_schema(
 
 @pytest.mark.slow
 def test_errors_of_a_running_proxy_match_the_generated_schema(proxy: SwapchartProcess) -> None:
-    """Errors have one schema, that of a broken configuration with its problems included."""
+    """Each API has one schema for its errors, for a broken configuration with its problems too."""
     document = proxy.get("/openapi.json")
     path = proxy.folder / "config.yaml"
     text = path.read_text()
@@ -147,11 +148,49 @@ def test_errors_of_a_running_proxy_match_the_generated_schema(proxy: SwapchartPr
     path.write_text(text)
     unknown = proxy.call("GET", "/api/models/none/chart")
     anthropic = proxy.call("POST", "/v1/messages", value={"model": "none"})
+    ollama = proxy.call("POST", "/ollama/api/show", value={"model": "none"})
+    root = proxy.call("POST", "/ollama", value={})
 
-    assert [broken.status, unknown.status, anthropic.status] == [400, 404, 404]
+    answers = (broken, unknown, anthropic, ollama, root)
+    assert [each.status for each in answers] == [400, 404, 404, 404, 405]
     assert broken.json()["error"]["problems"]
-    for answer in (broken, unknown, anthropic):
-        check(document, "Error", answer.json())
+    kinds = ("Error", "Error", "AnthropicError", "OllamaError", "OllamaError")
+    for answer, kind in zip(answers, kinds, strict=True):
+        check(document, kind, answer.json())
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "kind"),
+    [
+        ("GET", "/api/nodes", "Error"), ("POST", "/v1/chat/completions", "Error"),
+        ("GET", "/upstream/*", "Error"), ("POST", "/v1/messages", "AnthropicError"),
+        ("POST", "/v/messages/count_tokens", "AnthropicError"),
+        ("GET", "/ollama", "OllamaError"), ("POST", "/ollama/api/chat", "OllamaError"),
+        ("POST", "/ollama/api/show", "OllamaError"), ("POST", "/ollama/api/push", "OllamaError"),
+    ],
+)  # fmt: skip
+def test_errors_of_a_route_are_described_in_the_form_of_its_api(
+    method: str, path: str, kind: str
+) -> None:
+    """Each error of the route is the one of its API, beside those of the model's server."""
+    whole = openapi.document(ROUTES.routes, "1")
+    operation = whole["paths"][path.replace("*", "{path}")][method.lower()]
+    references = [each["$ref"] for each in operation["responses"].values() if "$ref" in each]
+
+    assert references
+    for reference in references:
+        described = whole["components"]["responses"][reference.rpartition("/")[2]]
+        schema = described["content"]["application/json"]["schema"]
+        assert schema.get("anyOf", [schema])[0] == {"$ref": f"#/components/schemas/{kind}"}
+
+
+def test_formats_of_one_response_are_media_types_of_its_description() -> None:
+    """Ollama's responses are lines of JSON, or one object if the client asks for no stream."""
+    paths = openapi.document(ROUTES.routes, "1")["paths"]
+    for name in ("chat", "generate", "pull"):
+        response = paths[f"/ollama/api/{name}"]["post"]["responses"]["200"]
+
+        assert sorted(response["content"]) == ["application/json", "application/x-ndjson"]
 
 
 def test_performance_monitor_off_has_a_body_of_its_own() -> None:

@@ -23,10 +23,11 @@ from .bodies import ChatBody, EmbedBody, EmbeddingsBody, GenerateBody, NameBody
 
 _Handler: TypeAlias = Callable[[ProxyContext, Request, Send], Awaitable[None]]
 _LOADS = "loads or unloads the model, may evict others"
-_ANSWER = (
-    Content(200, "The response of the model, as lines of JSON or as one object.",
-            "application/x-ndjson"),
-)  # fmt: skip
+_ANSWER = tuple(
+    Content(200, "The response of the model, as lines of JSON or as one object.", media_type)
+    for media_type in ("application/x-ndjson", "application/json")
+)
+_PULLED = Content(200, "States of the pull, as lines of JSON.", "application/x-ndjson")
 _JSON = (Content(200, "The embeddings.", "application/json"),)
 _REFUSED = (Content(501, "swapchart changes no models.", "application/json"),)
 _MODEL_ERRORS = (400, 404, 413, 415, 429, 502, 503, 504)
@@ -83,8 +84,8 @@ ROUTES = (
     _inference("/ollama/api/embeddings", inference.embeddings, "Compute one embedding",
                EmbeddingsBody, *_JSON),
     _route("POST", "/ollama/api/pull", unsupported.pull, "Check that a model is configured",
-           PullStatus, changes="nothing; nothing is downloaded", errors=(*_NAME_ERRORS, 501),
-           body=NameBody),
+           PullStatus, _PULLED, changes="nothing; nothing is downloaded",
+           errors=(*_NAME_ERRORS, 501), body=NameBody),
     _refused("POST", "/ollama/api/push", unsupported.push, "Upload no model"),
     _refused("POST", "/ollama/api/create", unsupported.create, "Create no model"),
     _refused("POST", "/ollama/api/copy", unsupported.copy, "Copy no model"),

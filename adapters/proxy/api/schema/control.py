@@ -113,9 +113,16 @@ class ErrorDetail(Part, kw_only=True):
 
 
 class Error(Part, kw_only=True):
-    """Error in the shape of OpenAI's API; ``type`` and ``request_id`` are for Anthropic's."""
+    """Error in the shape of OpenAI's API."""
 
-    type: Maybe[Literal["error"]] = UNSET
+    src: Literal["swapchart"]
+    error: ErrorDetail
+
+
+class AnthropicError(Part, kw_only=True):
+    """Error in the shape of Anthropic's API."""
+
+    type: Literal["error"]
     src: Literal["swapchart"]
     error: ErrorDetail
     request_id: Maybe[str] = UNSET
