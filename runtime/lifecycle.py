@@ -206,13 +206,14 @@ class Lifecycle(LifecycleState):
             runtime = self._service.runtime
             runtime.tasks.start_soon(self._driver.activities.liveness.examine, cause)
 
-    def keep_for(self, seconds: float) -> None:
+    def keep_for(self, seconds: float | None) -> None:
         """Stop this run of the service after *seconds* without a request; infinity means never.
 
         It replaces the idle limit of the specification, up to ``timings.keep_limit``, until the
-        next call or the next start. Pinned services keep their own, and eviction is not affected.
+        next call or the next start; None ends that. Pinned services keep their own, and eviction
+        is not affected.
         """
-        require_seconds("seconds", seconds)
+        require_seconds("seconds", seconds, or_none=True)
         self._driver.timers.keep_for(seconds)
 
     def adopt(self, process: ProcessHandle, facts: RunFacts) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from ..machine import Compiled, Configuration, Document
@@ -80,6 +81,12 @@ class LifecycleState:
     def incarnation(self) -> int:
         """Number of launches; the first one is 1."""
         return self._service.incarnation
+
+    @property
+    def is_kept(self) -> bool:
+        """True if a request or a command has removed the idle limit of this incarnation."""
+        service = self._service
+        return service.process is not None and service.kept == (service.incarnation, math.inf)
 
     @property
     def last_exit(self) -> Exit | None:

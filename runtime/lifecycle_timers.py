@@ -98,10 +98,10 @@ class LifecycleTimers:
         state.spec = with_live(state.spec, spec)
         self._change_all(before)
 
-    def keep_for(self, seconds: float) -> None:
-        """Set the idle limit of this incarnation; infinity is no limit."""
+    def keep_for(self, seconds: float | None) -> None:
+        """Set the idle limit of this incarnation; infinity is no limit, None its own again."""
         before = {name: self._seconds(name) for name in ("idle_limit", "doze_limit")}
-        self._state.kept = self._state.incarnation, seconds
+        self._state.kept = None if seconds is None else (self._state.incarnation, seconds)
         self._change_all(before)
 
     def _change_all(self, before: Mapping[str, float | None]) -> None:

@@ -112,6 +112,27 @@ def test_keep_for_while_idle_moves_the_limits() -> None:
     )
 
 
+def test_keep_for_none_restores_the_limits_of_the_specification() -> None:
+    """The idle limit and the limit until sleep count anew; the next run is not kept either."""
+
+    async def scenario(world: World) -> None:
+        await ready(world)
+        world["a"].keep_for(math.inf)
+        assert world["a"].is_kept
+        await anyio.sleep(500.0)
+        world["a"].keep_for(None)
+        assert not world["a"].is_kept
+        assert world["a"].deadline("idle_limit") == pytest.approx(anyio.current_time() + 60.0)
+        assert world["a"].deadline("doze_limit") == pytest.approx(anyio.current_time() + 30.0)
+        world["a"].keep_for(math.inf)
+        await world["a"].stop()
+        assert not world["a"].is_kept
+
+    run_scenario(
+        scenario, service("a", timings=Timings(idle_limit=60.0, doze_limit=30.0), hooks=ASLEEP)
+    )
+
+
 def test_keep_for_never_pins() -> None:
     """A service without idle limit is evicted for another one, as any idle service."""
 

@@ -5,6 +5,7 @@ Models are unloaded in tasks of their own: no other request waits for that.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import msgspec
@@ -81,6 +82,29 @@ async def load(proxy: ProxyContext, request: Request) -> str:
             error.status_hint, text, code=error.code, details=error_details(error, request.access)
         ) from error
     return "OK"
+
+
+@ApiHandler
+async def pin(proxy: ProxyContext, request: Request) -> schema.Done:
+    """Keep a loaded model until it is unloaded, whatever its idle limit."""
+    return _keep(proxy, request, math.inf)
+
+
+@ApiHandler
+async def unpin(proxy: ProxyContext, request: Request) -> schema.Done:
+    """Give a loaded model its own idle limit again."""
+    return _keep(proxy, request, None)
+
+
+def _keep(proxy: ProxyContext, request: Request, seconds: float | None) -> schema.Done:
+    name = _service_named(proxy, request, request.path_suffix)
+    life = proxy.supervisor[name]
+    if life.process is None:
+        raise ApiError(409, f"model {name} is not loaded")
+    life.keep_for(seconds)
+    if proxy.change_publisher is not None:
+        proxy.change_publisher.models_changed()
+    return schema.Done()
 
 
 @ApiHandler

@@ -228,6 +228,7 @@ class EventPublisher:
         self._queue: Any = None
         self._memory: Any = None
         self._deadlines: dict[str, float] = {}
+        self._kept = frozenset[str]()
         self._full: set[str] = set()
         self._polls = 0
         self._poll_timer: asyncio.TimerHandle | None = None
@@ -289,6 +290,10 @@ class EventPublisher:
         if deadlines != self._deadlines:
             self._deadlines = deadlines
             bus.publish("unloadTimes", views.unload_times(self._proxy, deadlines))
+        kept = views.kept_models(self._proxy)
+        if kept != self._kept:
+            self._kept = kept
+            self.models_changed()
         self._polls += 1
         if self._polls % _MEMORY_POLLS == 0:
             self._publish_memory()

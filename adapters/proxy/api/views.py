@@ -54,6 +54,8 @@ def model_status_views(proxy: ProxyContext) -> list[ModelStatus]:
         entry = proxy.supervisor.scheduler.services[definition.id]
         if entry.is_pinned:
             row.pinned = True
+        if life.is_kept:
+            row.kept = True
         if entry.starts_s:
             row.load_s = round(entry.load_s, 3)
         if definition.aliases:
@@ -75,6 +77,11 @@ def unload_deadlines(proxy: ProxyContext) -> dict[str, float]:
         name: proxy.supervisor[name].deadline("idle_limit") for name in proxy.catalog.models
     }
     return {name: at for name, at in deadlines.items() if at is not None}
+
+
+def kept_models(proxy: ProxyContext) -> frozenset[str]:
+    """Return the models whose idle limit was removed until they are unloaded."""
+    return frozenset(name for name in proxy.catalog.models if proxy.supervisor[name].is_kept)
 
 
 def unload_times(proxy: ProxyContext, deadlines: Mapping[str, float]) -> dict[str, float]:

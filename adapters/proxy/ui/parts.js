@@ -45,7 +45,7 @@ function timeOf(row) {
   if (row.state === "ready" || row.state === "sleeping") {
     const at = unloadTimes.value[row.id];
     if (at) return `unloads in ${seconds(Math.max(0, Math.round(at - Date.now() / 1000)))}`;
-    return row.pinned ? "pinned" : "";
+    return row.pinned || row.kept ? "pinned" : "";
   }
   return row.load_s === undefined ? "" : `loads in about ${seconds(row.load_s)}`;
 }
@@ -62,8 +62,14 @@ export function Facts({ row }) {
     </span>`;
 }
 
-/** Keep a loaded model until it is unloaded, whatever its idle limit. @param {ModelStatus} row */
-export const keep = (row) => command("POST", "/ollama/api/generate", { model: row.id, keep_alive: -1, stream: false });
+/** Keeps a loaded model until it is unloaded, or gives it its idle limit again. @param {{row: ModelStatus}} props */
+function PinButton({ row }) {
+  const verb = row.kept ? "unpin" : "pin";
+  const label = row.kept ? `Unpin ${row.id}: unload it when it is idle` : `Pin ${row.id} until it is unloaded`;
+  return html`
+    <button type="button" class="keep" aria-label=${label} onClick=${() => command("POST", `/api/models/${verb}/${encodeURIComponent(row.id)}`)}>
+      ${row.kept ? "Unpin" : "Pin"}</button>`;
+}
 
 /** Buttons that load and unload a model. @param {{row: ModelStatus}} props */
 export function LoadButtons({ row }) {
@@ -72,8 +78,7 @@ export function LoadButtons({ row }) {
   return html`
     <button type="button" class="start primary" aria-label=${`Load ${row.id}`} disabled=${!isDown || row.state === "shutdown"}
       onClick=${() => command("POST", "/models/load", { model: row.id })}>Load</button>
-    ${unloadTimes.value[row.id] !== undefined &&
-    html`<button type="button" class="keep" aria-label=${`Pin ${row.id} until it is unloaded`} onClick=${() => keep(row)}>Pin</button>`}
+    ${(row.kept || unloadTimes.value[row.id] !== undefined) && html`<${PinButton} row=${row} />`}
     <button type="button" class="stop" aria-label=${`Unload ${row.id}`} disabled=${!canStop}
       onClick=${() => command("POST", `/api/models/unload/${encodeURIComponent(row.id)}`)}>Unload</button>`;
 }

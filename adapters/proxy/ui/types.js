@@ -17,6 +17,7 @@
  * @property {string} [node]
  * @property {number} [incarnation]
  * @property {boolean} [pinned]
+ * @property {boolean} [kept]
  * @property {number} [load_s]
  */
 

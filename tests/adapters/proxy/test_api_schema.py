@@ -49,6 +49,8 @@ REQUESTS: dict[str, tuple[str, object]] = {
     "/api/performance": ("/api/performance", None),
     "/api/hardware": ("/api/hardware", None),
     "/api/models/unload": ("/api/models/unload", None),
+    "/api/models/pin/*": ("/api/models/pin/a", None),
+    "/api/models/unpin/*": ("/api/models/unpin/a", None),
     "/models/load": ("/models/load", {"model": "b"}),
     "/models/unload": ("/models/unload", {"model": "a"}),
     "/api/nodes/free/*": ("/api/nodes/free/h1", None),

@@ -181,6 +181,27 @@ def test_load_endpoint_responds_when_the_model_is_ready() -> None:
     run_proxied(main, ModelDefinition(id="a", aliases=("the alias",)), peers=[peer])
 
 
+def test_pin_endpoint_keeps_a_loaded_model_until_it_is_unpinned() -> None:
+    """A model that is not loaded cannot be pinned; events show which one is."""
+
+    async def main(bench: Bench) -> None:
+        call = bench.client.begin("GET", "/api/events?logs=none")
+        await call.until(lambda c: b"modelStatus" in c.body)
+        early = await bench.client.call("POST", "/api/models/pin/a")
+        unknown = await bench.client.call("POST", "/api/models/pin/x")
+        await bench.client.chat("a")
+        pinned = await bench.client.call("POST", "/api/models/pin/the%20alias")
+
+        assert (early.status, unknown.status, pinned.status) == (409, 404, 200)
+        assert bench.supervisor["a"].is_kept
+        await call.until(lambda c: b"kept" in c.body)
+        assert (await bench.client.call("POST", "/api/models/unpin/a")).status == 200
+        assert not bench.supervisor["a"].is_kept
+        call.leave()
+
+    run_proxied(main, ModelDefinition(id="a", aliases=("the alias",), ttl_s=60))
+
+
 def test_unload_does_not_delay_other_models() -> None:
     """While one model drains, others are asked and the proxy answers."""
 

@@ -146,6 +146,7 @@ class ModelStatus(Part, kw_only=True):
         failures: Failed starts in a row.
         node: Node of the server; absent for the machine of the proxy.
         pinned: The model is never evicted.
+        kept: It has no idle limit until it is unloaded or unpinned; absent for others.
         load_s: Time in seconds that a start takes, by the last ones; absent before the first.
     """
 
@@ -167,6 +168,7 @@ class ModelStatus(Part, kw_only=True):
     capabilities: Maybe[dict[str, bool]] = UNSET
     context_length: Maybe[int] = UNSET
     pinned: Maybe[bool] = UNSET
+    kept: Maybe[bool] = UNSET
     load_s: Maybe[float] = UNSET
 
 
