@@ -1,8 +1,9 @@
 """SQLite file, written by a thread of its own.
 
 Rows are queued and written in batches. So a slow disk delays no request, and a kill loses at most
-the rows of the last *flush_s* seconds. A damaged file is moved aside, and a file of a newer version
-of the program is left unchanged; the program runs in both cases.
+the rows of the last *flush_s* seconds; a vital row is written at once. A damaged file is moved
+aside, and a file of a newer version of the program is left unchanged; the program runs in both
+cases.
 
 Source: SQLite, "Write-Ahead Logging" and "How To Corrupt An SQLite Database File".
 """
@@ -100,9 +101,9 @@ class Database:
         Args:
             sql: One statement.
             parameters: Values of the statement.
-            is_vital: Never drop the row while the store is on: it is retried, in order, as long as
-                the database is locked or the disk is full or fails. Other rows are retried only
-                while the database is locked and the queue has room.
+            is_vital: Write the row at once, and never drop it while the store is on: it is retried,
+                in order, as long as the database is locked or the disk is full or fails. Other rows
+                are retried only while the database is locked and the queue has room.
         """
         if not self.is_on or (len(self._writes) >= self._limit and not is_vital):
             self.dropped += 1
@@ -110,7 +111,8 @@ class Database:
         self._writes.append((sql, parameters, is_vital))
         if not self._has_work.is_set():
             self._has_work.set()
-        if len(self._writes) >= self._batch_rows and not self._flush_now.is_set():
+        is_due = is_vital or len(self._writes) >= self._batch_rows
+        if is_due and not self._flush_now.is_set():
             self._flush_now.set()
 
     async def query(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:

@@ -135,7 +135,7 @@ class Journal:
         self._started_of, self._limit = started_of, limit
         self.request_of: Callable[[Transition], str] = lambda _: ""
         self._count = 0
-        self._pids: dict[str, int] = {}
+        self._launches: dict[str, tuple[str, int]] = {}  # service -> its proxy, pid of its leader
         self._origins: dict[str, str] = {}  # service -> proxy that started its adopted run
         self._vital: dict[tuple[str, str], tuple[str, tuple[Any, ...]]] = {}
         database.on_new_file = self._rewrite_vital
@@ -157,7 +157,7 @@ class Journal:
         # A process id of another node says nothing here.
         is_here = record.node in ("", own_node_name())
         if record.event == "spawned" and record.pid is not None and is_here:
-            self._note_launch(record.service, record.pid)
+            self._note_launch(record.service, self._instance, record.pid)
         elif record.event == "swept":
             self._note_end(record.service)
         if record.target == "before_start":  # a new run, which gets its number right after that
@@ -172,9 +172,17 @@ class Journal:
         if self._count % _PRUNE_EVERY == 0:
             self._db.put(_PRUNE, (self._limit,))
 
-    def adopt(self, service: str, instance: str, pid: int) -> None:
-        """Note that the present run of *service* was started by proxy *instance*, as *pid*."""
-        self._origins[service], self._pids[service] = instance, pid
+    def adopt(self, service: str, instance: str, incarnation: int, pid: int) -> None:
+        """Note that the present run of *service* was started by proxy *instance*, as *pid*.
+
+        That proxy may have been killed before it wrote so.
+        """
+        self._origins[service] = instance
+        self._note_launch(service, instance, pid)
+        self._put_vital(
+            "owed", service, "INSERT OR REPLACE INTO owed VALUES (?, ?, ?)",
+            (instance, service, incarnation),
+        )  # fmt: skip
 
     def inherit(self, service: str, incarnation: int) -> None:
         """Note that the present run of *service* was started by some earlier proxy, elsewhere.
@@ -190,23 +198,23 @@ class Journal:
             (self._instance, service, incarnation),
         )  # fmt: skip
 
-    def _note_launch(self, service: str, pid: int) -> None:
+    def _note_launch(self, service: str, instance: str, pid: int) -> None:
+        self._launches[service] = instance, pid
         started = self._started_of(pid)
-        if started is None:
-            return
-        self._pids[service] = pid
-        self._put_vital(
-            "launched", service, "INSERT OR REPLACE INTO launched VALUES (?, ?, ?, ?, ?)",
-            (self._instance, service, pid, started, self._boot),
-        )  # fmt: skip
+        if started is not None:
+            self._put_vital(
+                "launched", service, "INSERT OR REPLACE INTO launched VALUES (?, ?, ?, ?, ?)",
+                (instance, service, pid, started, self._boot),
+            )  # fmt: skip
 
     def _note_end(self, service: str) -> None:
-        pid = self._pids.pop(service, None)
         self._vital.pop(("launched", service), None)
-        if pid is not None:
+        launch = self._launches.pop(service, None)
+        if launch is not None:
+            instance, pid = launch
             self._db.put(
                 "DELETE FROM launched WHERE instance = ? AND service = ? AND pid = ?",
-                (self._origins.get(service, self._instance), service, pid), is_vital=True,
+                (instance, service, pid), is_vital=True,
             )  # fmt: skip
 
     def _put_vital(self, table: str, service: str, sql: str, row: tuple[Any, ...]) -> None:
@@ -277,8 +285,9 @@ class Journal:
 
     def complete(self, hooks: IncompleteHooks) -> None:
         """Note that *hooks* have run, or that their service is gone."""
-        if hooks.instance == self._instance:
-            self._vital.pop(("owed", hooks.service), None)
+        _, row = self._vital.get(("owed", hooks.service), ("", ("",)))
+        if row[0] == hooks.instance:
+            del self._vital["owed", hooks.service]
         self._db.put(
             "DELETE FROM owed WHERE instance = ? AND service = ?",
             (hooks.instance, hooks.service), is_vital=True,

@@ -7,8 +7,9 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -269,6 +270,7 @@ def test_guard_that_was_killed_is_replaced_but_not_without_a_proxy(
     guard_of(first).kill()
     first.wait_said("the guard process died and was restarted")
     ended(first, signal.SIGKILL)
+    _empty_journal(first)  # as if it had been killed before it wrote them
     second = start(models)
     assert second.chat("a").status == 200
     assert pid_of(second) == pid
@@ -373,6 +375,14 @@ def _change_start(guard: psutil.Process, pid: int) -> None:
             facts = json.loads(path.read_text())
             if facts["pid"] == pid:
                 path.write_text(json.dumps({**facts, "start": facts["start"] + 1}))
+
+
+def _empty_journal(proxy: SwapchartProcess) -> None:
+    """Delete what the journal of *proxy* has of running processes and incomplete hooks."""
+    (path,) = (proxy.folder / "state").rglob("journal.db")
+    with closing(sqlite3.connect(path)) as database, database:
+        for table in ("launched", "owed"):
+            database.execute(f"DELETE FROM {table}")
 
 
 def _clients(pid: int) -> list[object]:

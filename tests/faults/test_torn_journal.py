@@ -101,7 +101,7 @@ def test_journal_that_is_torn_prevents_no_start_and_ends_no_process(
         assert innocent.pid not in {proc.pid for proc, _ in find_orphans(rows)}
         with opened(folder / "journal.db", "next-run") as journal:
             assert journal._db.is_on
-            journal._note_launch("again", os.getpid())
+            journal._note_launch("again", "next-run", os.getpid())
             again = anyio.run(journal._db.query, "SELECT pid FROM launched WHERE service='again'")
             assert again == [(os.getpid(),)]
         shutil.rmtree(folder)

@@ -82,7 +82,7 @@ class ModelKeeper:
             return False
         log.info("%s: adopted pid %d of an earlier proxy", adopted.service, process.pid)
         if isinstance(process, (KeptContainer, KeptProcess)):
-            self._journal.adopt(adopted.service, process.instance, process.pid)
+            self._journal.adopt(adopted.service, process.instance, adopted.incarnation, process.pid)
         else:
             self._journal.inherit(adopted.service, adopted.incarnation)
         return True

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import anyio
 import pytest
-from tools.net import wait_until
+from tools.net import LONG_S, wait_until
 from tools.rows import row
 
 from swapchart.adapters.store import Database, StoreError
@@ -49,6 +49,19 @@ def opened(path: Path | None) -> Database:
 
 def rows(database: Database) -> list[tuple[object, ...]]:
     return anyio.run(database.query, "SELECT text FROM row ORDER BY id")
+
+
+def test_vital_row_is_written_at_once(tmp_path: Path) -> None:
+    """And the rows before it with it; a kill in the meantime would lose them."""
+    path = tmp_path / "a.db"
+    database = Database(path, MIGRATIONS, flush_s=600.0)
+    database.open()
+    database.put(INSERT, ("first",))
+    database.put(INSERT, ("vital",), is_vital=True)
+    with closing(sqlite3.connect(path)) as other:
+        select = "SELECT text FROM row ORDER BY id"
+        wait_until(lambda: other.execute(select).fetchall() == [("first",), ("vital",)], LONG_S)
+    database.close()
 
 
 @pytest.mark.parametrize("where", ["file", "memory"])
