@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import ray
@@ -35,7 +36,13 @@ class LinkError(Exception):
 def ship_code() -> None:
     """Make Ray send the code of agents to the nodes, which then need not have swapchart."""
     for module in (agent, child, ending, host, leftovers):
-        ray.cloudpickle.register_pickle_by_value(module)
+        ship(module)
+
+
+def ship(module: ModuleType) -> None:
+    """Make Ray send the code of *module* to the nodes."""
+    register: Any = ray.cloudpickle.register_pickle_by_value  # has no types
+    register(module)
 
 
 class AgentLink:
@@ -72,7 +79,7 @@ class AgentLink:
                 if await self._connect():
                     pause_s = _PAUSE_S
                     await self._poll()
-            except (RayError, ValueError, TimeoutError, OSError) as error:
+            except Exception as error:  # noqa: BLE001  (whatever Ray raises, the node may be back)
                 self._lose(f"{type(error).__name__}: {str(error).strip().splitlines()[:1]}")
             await asyncio.sleep(pause_s)
             pause_s = min(pause_s * 2, _MAX_PAUSE_S)

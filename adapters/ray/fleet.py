@@ -32,7 +32,8 @@ from .node_choice import NodeState
 from .ray_process import PRESENCE_S, HttpGet, RayProcess
 
 ABSENT_S = 15.0  # for nodes to be back after the engine
-_FENCE_S = 30.0  # for the end of a process that was reported lost
+_FENCE_S = 30.0  # until a node that is not used yet is reported in the log
+_RETRY_S = 1.0
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +80,8 @@ class Fleet:
         self.rival: Mapping[str, Any] | None = None
         self.problem = ""
         self._is_claimed = False
+        self._condemned: set[str] = set()  # ids of what was discarded, and not forgotten yet
+        self._unsettled: set[RayProcess] = set()  # reported lost while their nodes are up
         self._changed = anyio.Event()
         self._tasks: TaskGroup | None = None
 
@@ -169,24 +172,41 @@ class Fleet:
         If its node goes down first, that is done before the node is used again.
         """
         state = self.nodes.get(process.node_id)
-        while state is not None and state.is_up:
+        if state is None or not state.is_up:
+            return
+        self._unsettled.add(process)
+        is_over = await self._end_left(state, state.turn, process.id)
+        self._unsettled.discard(process)
+        if is_over and not any(other.node_id == state.id for other in self._unsettled):
+            self._notify(NodeUp(state.node(None)))
+
+    async def _end_left(
+        self, state: NodeState, turn: int, id_: str, *, with_hooks: bool = False
+    ) -> bool:
+        """End a process that is left on a node; return False if the node is lost first."""
+        while state.turn == turn:
             try:
-                await self.connection.request("forget", {"node": process.node_id, "id": process.id})
+                if with_hooks:
+                    await self.connection.request("dismiss", {"node": state.id, "id": id_})
+                await self.connection.request("forget", {"node": state.id, "id": id_})
             except EngineError:
-                await anyio.sleep(1.0)
+                await anyio.sleep(_RETRY_S)
             else:
-                self._notify(NodeUp(state.node(None)))
-                return
+                self._condemned.discard(id_)
+                return True
+        return False
 
     def discard(self, process: RayProcess) -> None:
         """Forget *process*, whose tree has ended; see `Host`."""
         if self.processes.pop(process.id, None) is not None:
+            self._condemned.add(process.id)
             self.in_background(partial(self.forget, process.node_id, process.id))
 
     async def forget(self, node_id: str, id_: str) -> None:
         """Have an agent forget a process, and end it if it runs; waits for that."""
         with suppress(EngineError):  # the agent is fenced when it is back
             await self.connection.request("forget", {"node": node_id, "id": id_})
+            self._condemned.discard(id_)
 
     async def presence_of(self, process: RayProcess) -> Presence:
         """Return whether *process* exists; see `Host`."""
@@ -210,14 +230,15 @@ class Fleet:
             case "engine":
                 self.problem = event["why"]
                 _log.warning("cluster: %s; trying again", event["why"])
-                for state in self.nodes.values():
-                    state.is_up = state.is_up and self.connection.is_open
+                if not self.connection.is_open:
+                    for state in self.nodes.values():
+                        state.set_down(is_gone=state.is_gone)
                 self._notify(EngineDown(self._engine, event["why"]))
             case "busy":
-                self.rival = event["owner"]
-                name = event["node"]["name"]
-                text = ClusterInUseError(self._cluster, event["owner"])
-                _log.warning("node %s is not used: %s", name, text)
+                is_new, self.rival = self.rival != event["owner"], event["owner"]
+                if is_new:
+                    text = ClusterInUseError(self._cluster, event["owner"])
+                    _log.warning("node %s is not used: %s", event["node"]["name"], text)
         self._note_change()
 
     def _take_report(self, event: Message) -> None:
@@ -234,8 +255,9 @@ class Fleet:
         match event["state"]:
             case "up":
                 self._lose_namesakes(state)
+                state.turn += 1
                 foreign = self._match(state, event["processes"])
-                self.in_background(partial(self._bring_up, state, foreign))
+                self.in_background(partial(self._bring_up, state, state.turn, foreign))
             case "changed":
                 if state.is_up:
                     self._notify(NodeChanged(state.node(None)))
@@ -245,8 +267,8 @@ class Fleet:
                 self._take_down(state, event["why"], is_dead=True)
 
     def _take_down(self, state: NodeState, why: str, *, is_dead: bool) -> None:
-        state.is_gone = is_dead
-        was_up, state.is_up = state.is_up, False
+        was_up = state.is_up
+        state.set_down(is_gone=is_dead)
         if any(other.is_up and other.name == state.name for other in self.nodes.values()):
             return  # the node has joined anew, which was fenced
         if was_up:
@@ -264,18 +286,21 @@ class Fleet:
                 process.lose("node-lost", is_certain=True)
         for other in self.nodes.values():
             if other.name == state.name and other is not state:
-                other.is_up, other.is_gone = False, True
+                other.set_down(is_gone=True)
 
-    def _match(self, state: NodeState, reports: list[Message]) -> list[str]:
-        """Match what runs on a node with what is known; return the ids of what is not.
+    def _match(self, state: NodeState, reports: list[Message]) -> dict[str, bool]:
+        """Match what runs on a node with what is known.
 
         At once, since the next event may be the output of one of these processes, or its end.
+
+        Returns:
+            The ids of those to end -> whether with their hooks, as what an earlier proxy has kept.
         """
         listed = {report["id"]: report for report in reports}
         for process in tuple(self.processes.values()):
             if process.node_id == state.id and process.id not in listed and process.facts:
                 process.lose("agent-lost", is_certain=True)
-        foreign = []
+        foreign: dict[str, bool] = {}
         for id_, report in listed.items():
             known = self.processes.get(id_) or self.unclaimed.get(id_)
             if known is not None and (known.exit is None or known.exit.certain):
@@ -285,22 +310,30 @@ class Fleet:
                 process.take(report)
                 self.unclaimed[id_] = process
             else:
-                foreign.append(id_)
+                is_own = known is not None or id_ in self._condemned
+                foreign[id_] = not is_own and bool(report.get("memo"))
         return foreign
 
-    async def _bring_up(self, state: NodeState, foreign: list[str]) -> None:
-        """End the processes *foreign* on a node, and report the node then."""
-        with anyio.move_on_after(_FENCE_S) as fence:
-            async with anyio.create_task_group() as tasks:
-                for id_ in foreign:
-                    tasks.start_soon(fenced, self.forget, state.id, id_)
-        if fence.cancelled_caught:
-            _log.error("node %s is not used: processes there do not end", state.name)
-            return
-        state.is_up = True
-        _log.info("node %s is up", state.name)
-        self._notify(NodeUp(state.node(None)))
-        self._note_change()
+    async def _bring_up(self, state: NodeState, turn: int, foreign: Mapping[str, bool]) -> None:
+        """End the processes *foreign* on a node, and report the node then, unless it is lost."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._warn_of, state, turn)
+            async with anyio.create_task_group() as ends:
+                for id_, with_hooks in foreign.items():
+                    end = partial(self._end_left, state, turn, id_, with_hooks=with_hooks)
+                    ends.start_soon(end)
+            tasks.cancel_scope.cancel()
+        if state.turn == turn:
+            state.is_up, state.is_gone = True, False
+            _log.info("node %s is up", state.name)
+            self._notify(NodeUp(state.node(None)))
+            self._note_change()
+
+    async def _warn_of(self, state: NodeState, turn: int) -> None:
+        """Log, after some time, that processes on a node do not end."""
+        await anyio.sleep(_FENCE_S)
+        if state.turn == turn:
+            _log.error("node %s is not used yet: processes there have not ended", state.name)
 
     async def _lose_absent_nodes(self) -> None:
         """Count processes as lost whose nodes are not back some time after the engine."""

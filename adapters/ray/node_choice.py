@@ -20,11 +20,18 @@ class NodeState:
         facts: See above.
         is_up: Its agent responds, and nothing of earlier proxies or agents runs there.
         is_gone: It has left the cluster.
+        turn: Grows when the agent responds and when it is lost.
     """
 
     def __init__(self, facts: Message) -> None:
         self.facts = facts
         self.is_up = self.is_gone = False
+        self.turn = 0
+
+    def set_down(self, *, is_gone: bool = False) -> None:
+        """Note that its agent is lost, or that it has left the cluster."""
+        self.is_up, self.is_gone = False, is_gone
+        self.turn += 1
 
     @property
     def id(self) -> str:

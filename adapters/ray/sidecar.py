@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 import os
 import socket
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from typing import Any
 
 import ray
 
-from .agent_link import AgentLink, LinkError, ship_code
+from .agent_link import AgentLink, LinkError, ship, ship_code
 from .messages import LineBuffer, Message, encode
 from .owner import is_dead
 
@@ -97,7 +98,7 @@ class Sidecar:
             await asyncio.to_thread(_check_reachable, address)
         await asyncio.to_thread(
             ray.init, address, namespace=f"swapchart:{self._cluster}", log_to_driver=False,
-            logging_level="ERROR", configure_logging=False,
+            logging_level=logging.ERROR, configure_logging=False,
         )  # fmt: skip
         ship_code()
         self._own_node = ray.get_runtime_context().get_node_id()
@@ -138,7 +139,7 @@ class Sidecar:
     async def do_apply(self, message: Message) -> Any:
         """Call a function on a node, to which the code of *modules* is sent."""
         for name in message["modules"]:
-            ray.cloudpickle.register_pickle_by_value(importlib.import_module(name))
+            ship(importlib.import_module(name))
         function = getattr(importlib.import_module(message["modules"][0]), message["function"])
         link = self._link(message["node"])
         return await link.call("apply", function, message["arguments"], limit_s=message["limit_s"])

@@ -58,7 +58,7 @@ class Agent:
         self._log_timer: asyncio.TimerHandle | None = None
         self._environment: dict[str, str] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._endings: set[asyncio.Task[Any]] = set()
+        self._endings: dict[str, asyncio.Task[Any]] = {}
         self._is_watching = False
         threading.Thread(target=exit_with, args=(os.getppid(),), daemon=True).start()
         # An agent that was created for a proxy which is gone since must not stay.
@@ -86,7 +86,7 @@ class Agent:
             self._has_swept = True
         self._polled_at = time.monotonic()
         while self._endings:  # a process that ends is not adopted
-            await asyncio.wait(self._endings)
+            await asyncio.wait(self._endings.values())
         is_other = self._owner is not None and self._owner["id"] not in (owner["id"], takes_over)
         if is_other and self._owner is not current:  # it came during the sweep
             return {"error": "busy", "text": "", "owner": self._owner}
@@ -148,14 +148,16 @@ class Agent:
                 os._exit(0)
 
     def _end(self, child: Child) -> asyncio.Task[Any] | None:
-        """Begin to end a process whose proxy is gone, with its hooks; return the task of that."""
-        if child.is_ending:
-            return None
-        child.is_ending = True
-        task = self._keep(self._end_whole(child))
-        self._endings.add(task)
-        task.add_done_callback(self._endings.discard)
-        return task
+        """Begin to end a process whose proxy is gone, with its hooks.
+
+        Returns:
+            The task of that, also if it has begun before; None if it is being ended otherwise.
+        """
+        if not child.is_ending:
+            child.is_ending = True
+            task = self._endings[child.id] = self._keep(self._end_whole(child))
+            task.add_done_callback(lambda _: self._endings.pop(child.id, None))
+        return self._endings.get(child.id)
 
     async def _end_whole(self, child: Child) -> None:
         if child.ending is None:
