@@ -115,6 +115,7 @@ class Activities:
         state.locate(None)
         state.start_error = None
         state.log_start_bytes = state.log.total_bytes
+        state.log.begin_section(state.incarnation)
         state.launched_at = None
         state.after_healthy = "none"
         state.last_exit = state.memory_failure = None

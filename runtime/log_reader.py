@@ -22,6 +22,14 @@ class LogSource(Protocol):
         """Return the bytes that are kept, in pieces that are not copied."""
         ...
 
+    def section(self, number: int) -> list[bytes] | None:
+        """Return what is kept of a section, in pieces; None if no such section is known."""
+        ...
+
+    def is_open(self, number: int) -> bool:
+        """Return True if section *number* is the last one, so that more may come."""
+        ...
+
     def add_reader(self, reader: LogReader) -> None:
         """Attach *reader*: it gets every later write."""
         ...
@@ -32,17 +40,20 @@ class LogSource(Protocol):
 
 
 async def follow(
-    ring: LogSource, *, history: bool, limit_bytes: int
+    ring: LogSource, *, history: bool, section: int | None, limit_bytes: int
 ) -> AsyncGenerator[bytes, None]:
     """Yield the bytes that *ring* keeps (if *history*), then later ones; see `LogRing.stream`."""
-    reader = LogReader(limit_bytes)
+    reader = LogReader(limit_bytes, has_end=section is not None)
     if history:
-        for piece in ring.pieces():  # shared by all readers, so that many need no more memory
+        kept = ring.pieces() if section is None else ring.section(section)
+        for piece in kept or ():  # shared by all readers, so that many need no more memory
             reader.offer(piece, force=True)
+    if section is not None and not ring.is_open(section):
+        reader.end_section()
     ring.add_reader(reader)
     try:
-        while True:
-            yield await reader.read()
+        while await reader.wait():
+            yield reader.take()  # not held here while the caller handles it
     finally:
         ring.discard_reader(reader)
 
@@ -52,16 +63,18 @@ class LogReader:
 
     Args:
         limit: Maximum number of unread bytes.
+        has_end: It gets nothing after the end of the section in which it begins.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, *, has_end: bool = False) -> None:
         self._limit, self._size, self._dropped = limit, 0, 0
+        self._has_end, self._has_ended = has_end, False
         self._chunks: deque[bytes] = deque()
         self._wake = anyio.Event()
 
     def offer(self, data: bytes, *, force: bool = False) -> None:
         """Keep *data* for the reader, or count it as lost; *force* ignores the limit."""
-        if not data:
+        if not data or self._has_ended:
             return
         if self._size + len(data) > self._limit and not force:
             self._dropped += len(data)
@@ -72,6 +85,12 @@ class LogReader:
         self._size += len(data)
         self._wake.set()
 
+    def end_section(self) -> None:
+        """Take nothing more, if the reader has an end."""
+        if self._has_end:
+            self._has_ended = True
+            self._wake.set()
+
     def _note_loss(self) -> None:
         note = f"\n[{self._dropped} bytes dropped]\n".encode()
         self._dropped = 0
@@ -79,14 +98,20 @@ class LogReader:
         self._size += len(note)
         self._wake.set()
 
-    async def read(self) -> bytes:
-        """Wait for bytes and return at most 64 KiB of them, or one larger chunk."""
+    async def wait(self) -> bool:
+        """Wait for bytes; return False if none will come any more."""
         while not self._chunks:
             if self._dropped:
                 self._note_loss()
-                break
-            self._wake = anyio.Event()
-            await self._wake.wait()
+            elif self._has_ended:
+                return False
+            else:
+                self._wake = anyio.Event()
+                await self._wake.wait()
+        return True
+
+    def take(self) -> bytes:
+        """Return at most 64 KiB of the unread bytes, or one larger chunk; there must be some."""
         chunks = [self._chunks.popleft()]
         size = len(chunks[0])
         while self._chunks and size + len(self._chunks[0]) <= _CHUNK_BYTES:

@@ -1,6 +1,7 @@
 """Log ring: the last output of a process, with live readers that can never slow it down.
 
-A reader that does not keep up loses bytes, and a line in its stream gives their number.
+A reader that does not keep up loses bytes, and a line in its stream gives their number. A log has
+numbered sections, one for each run of the process.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from .arguments import require_count, require_kind
 from .log_reader import LogReader, follow
 
 _JOINED_BYTES = 1 << 11
+_MOST_SECTIONS = 64  # whose beginnings are known
 
 
 class LogRing:
@@ -35,6 +37,7 @@ class LogRing:
         self._forward = forward
         self.total_bytes = 0
         self._watchers: tuple[Callable[[], None], ...] = ()
+        self._sections: deque[tuple[int, int]] = deque(maxlen=_MOST_SECTIONS)
 
     def resize(self, limit_bytes: int) -> None:
         """Keep the last *limit_bytes* bytes from the next write on."""
@@ -89,6 +92,46 @@ class LogRing:
             pieces[0] = pieces[0][self._size - self._limit :]
         return pieces
 
+    # ---- sections
+    def begin_section(self, number: int) -> None:
+        """Let section *number* begin here; streams of the section before end."""
+        self._sections.append((number, self.total_bytes))
+        for reader in list(self._readers):
+            reader.end_section()
+
+    def section(self, number: int) -> list[bytes] | None:
+        """Return what is kept of a section, in pieces; None if no such section is known."""
+        bounds = self._bounds(number)
+        if bounds is None:
+            return None
+        begin, end = bounds
+        found: list[bytes] = []
+        pieces = self.pieces()
+        at = self.total_bytes - sum(map(len, pieces))
+        for piece in pieces:
+            low, high = max(begin - at, 0), min(end - at, len(piece))
+            if low < high:
+                found.append(piece[low:high])
+            at += len(piece)
+        return found
+
+    def section_bytes(self, number: int) -> int | None:
+        """Return how many bytes a section has, kept or not; None if no such section is known."""
+        bounds = self._bounds(number)
+        return None if bounds is None else bounds[1] - bounds[0]
+
+    def is_open(self, number: int) -> bool:
+        """Return True if section *number* is the last one, so that more may come."""
+        return bool(self._sections) and self._sections[-1][0] == number
+
+    def _bounds(self, number: int) -> tuple[int, int] | None:
+        end = self.total_bytes
+        for known, begin in reversed(self._sections):
+            if known == number:
+                return begin, end
+            end = begin
+        return None
+
     def tail(self, lines: int, *, since_bytes: int = 0) -> list[str]:
         """Return the last *lines* complete or partial lines as text.
 
@@ -109,16 +152,17 @@ class LogRing:
         return text.splitlines()[-lines:]
 
     def stream(
-        self, *, history: bool = True, limit_bytes: int = 1 << 18
+        self, *, history: bool = True, section: int | None = None, limit_bytes: int = 1 << 18
     ) -> AsyncGenerator[bytes, None]:
         """Yield the bytes that are kept (if *history*), then later ones without end.
 
         Args:
             history: Begin with the bytes that are kept.
+            section: Yield the bytes of this section only, and end with it.
             limit_bytes: Maximum number of unread bytes of a slow reader; beyond it bytes are
                 dropped and replaced by a line ``[N bytes dropped]``.
         """
-        return follow(self, history=history, limit_bytes=limit_bytes)
+        return follow(self, history=history, section=section, limit_bytes=limit_bytes)
 
     def add_reader(self, reader: LogReader) -> None:
         """Attach *reader*: it gets every later write."""

@@ -161,6 +161,7 @@ class ServiceState:
         self.incarnation, self.after_healthy = facts.incarnation, facts.after_healthy
         self.launched_at, self.idle_since = facts.launched_at, facts.idle_since
         self.place = dict(facts.place)
+        self.log.begin_section(facts.incarnation)
         self.locate(process)
         if facts.kept_s is not None:
             self.kept = facts.incarnation, facts.kept_s

@@ -141,6 +141,7 @@ class ProxyContext:
             `ProxyApp`, as ``conversation_slot`` is above this layer.
         details: Name -> returns further details of a model for ``/running``.
         history: None means transitions are not stored.
+        run: Short id of this run of the proxy, as transitions have it; empty if none are stored.
         swap_history: Returns the transitions of a swap; None means they are not stored.
         timeline: Store of the timeline; None means that there is none.
         on_finished: Called with the record of every finished request; None means nothing is.
@@ -179,6 +180,7 @@ class ProxyContext:
         self.send_in_slot: Callable[[Any, LocalModel], Awaitable[None]] | None = None
         self.details: dict[str, Detail] = {}
         self.history = history
+        self.run = ""
         self.swap_history: Callable[[str], Awaitable[list[dict[str, Any]]]] | None = None
         self.timeline: TimelineStore | None = None
         self.on_finished = on_finished

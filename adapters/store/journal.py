@@ -71,8 +71,9 @@ _INSERT = """
 _COLUMNS = (
     "id", "at", "service", "incarnation", "event", "cause", "source", "target", "configuration",
     "seconds", "pid", "exit_code", "exit_signal", "hooks", "request_id", "node", "swap_id",
-    "swap_cause",
+    "swap_cause", "instance",
 )  # fmt: skip
+_RUN_DIGITS = 8  # of the id of a run of the proxy that are shown
 _PRUNE = "DELETE FROM transition WHERE id <= (SELECT MAX(id) FROM transition) - ?"
 _PRUNE_EVERY = 256
 
@@ -249,6 +250,7 @@ class Journal:
         found = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
         for entry in found:
             entry["hooks"] = json.loads(entry["hooks"])
+            entry["run"] = run_of(entry.pop("instance"))
         return found
 
     async def unended(self) -> list[Launched]:
@@ -292,6 +294,11 @@ class Journal:
             "DELETE FROM owed WHERE instance = ? AND service = ?",
             (hooks.instance, hooks.service), is_vital=True,
         )  # fmt: skip
+
+
+def run_of(instance: str) -> str:
+    """Return the short id of a run of the proxy that rows have as ``run``."""
+    return instance[:_RUN_DIGITS]
 
 
 def _hook_facts(hook: HookResult) -> dict[str, Any]:

@@ -203,13 +203,13 @@ def test_ui_loads_and_unloads(browser: Browser, proxy: SwapchartProcess) -> None
         expect_text(page, ".state.active:not(.group) .state-name", "^ready$")
         expect_text(page, "#chart-now", "^ready: the health check passed")
         assert page.locator("#chart svg .taken").count() == 1
-        expect_text(page, "#history tbody tr:first-child td:nth-child(3)", "^ready$")
+        expect_text(page, "#history tbody tr:last-child td:nth-child(3)", "^ready$")
         expect_text(page, "#model-log", "model loaded")
         expect_text(page, "#model-facts", rf"process {proxy.running()['good']['pid']}\b")
         page.locator("#model button.stop").click()
         expect_text(page, "#model .badge", "^stopped$")
         assert proxy.state("good") == "stopped"
-        expect_text(page, "#history tbody tr:first-child td:nth-child(5)", "unloaded by API")
+        expect_text(page, "#history summary >> nth=0", "stopped: unloaded by API$")
 
 
 def test_ui_points_at_any_state(browser: Browser, proxy: SwapchartProcess) -> None:

@@ -223,3 +223,56 @@ def test_ui_model_shows_its_settings_with_file_and_line(browser: Browser, serve:
         row = page.locator("#settings tr", has_text="description")
         expect_text(page, row, r"from the attic and \$\{env\.HOME\}config\.yaml:1$")
         assert key not in page.locator("#settings").inner_text()
+
+
+def test_ui_model_groups_its_history_by_start_and_shows_the_log_of_one(
+    browser: Browser, serve: Serve
+) -> None:
+    """The newest start is unfolded and its log shown; others by keyboard; each has its end."""
+    said = {"run": 'echo "hook of $SWAPCHART_INCARNATION"', "shell": True}
+    proxy = serve({"a": demo_model("a", beforeStart=said)})
+    for _ in range(2):
+        assert proxy.chat("a").status == 200
+        assert proxy.unload("a").status == 200
+    with opened(browser, proxy, "/ui/models?model=a") as page:
+        page.locator("#model button.start").click()
+        starts = page.locator("#history details")
+        expect_text(page, starts.nth(0).locator("summary"), "ready after .*, is running$")
+        expect_text(page, starts.nth(1).locator("summary"), "ran .*, stopped: unloaded by API$")
+        assert starts.count() == 3
+        expect_text(page, starts.nth(0).locator(".hook-output"), "^hook of 3$")
+        expect_text(page, starts.nth(0), "Start 3. Cause: a command")
+        expect_text(page, "#model-log", "hook of 3.*model loaded")
+        assert "hook of 2" not in page.locator("#model-log").inner_text()
+        starts.nth(2).locator("summary").press("Enter")
+        expect_text(page, starts.nth(2), "Cause: a request")
+        page.get_by_role("button", name="Log of start 1").press("Enter")
+        expect_text(page, "#model-log", "^(?!.*hook of [23]).*hook of 1.*model loaded")
+        page.locator("#log-of").select_option("all")
+        expect_text(page, "#model-log", "hook of 1.*hook of 2.*hook of 3")
+        page.get_by_role("button", name="Swap of start 1").click()
+        expect_text(page, "#swap-dialog h2", "^Swap: request$")
+
+
+def test_log_of_a_start_is_sent_alone_and_ends_with_it(serve: Serve) -> None:
+    """Unknown starts, and those of an earlier run of the proxy, are not found."""
+    said = {"run": 'echo "hook of $SWAPCHART_INCARNATION"', "shell": True}
+    proxy = serve({"a": demo_model("a", beforeStart=said), "b": demo_model("b")})
+    for _ in range(2):
+        assert proxy.chat("a").status == 200
+        assert proxy.unload("a").status == 200
+    newest, first = proxy.get("/api/models/a/starts")["data"]
+    assert [newest["number"], first["number"]] == [2, 1]
+    log = proxy.call("GET", f"/logs/stream/a?start={first['id']}").body  # it has an end
+    assert b"hook of 1" in log
+    assert b"hook of 2" not in log
+    assert len(log) == first["log_bytes"] == first["kept_log_bytes"]
+    kept = proxy.call("GET", f"/logs/stream/a?start={newest['id']}&no-follow").body
+    assert b"hook of 2" in kept
+    wrong = ("x", f"{first['id']}9", f"0{first['id']}", f"{first['id'][:-1]}-1")
+    assert {proxy.call("GET", f"/logs/stream/a?start={each}").status for each in wrong} == {404}
+    assert proxy.call("GET", f"/logs/stream/b?start={first['id']}").status == 404
+    assert proxy.call("GET", f"/logs/stream?start={first['id']}").status == 404
+    assert [start["id"] for start in proxy.get("/api/models/a/starts?limit=1")["data"]] == [
+        newest["id"]
+    ]

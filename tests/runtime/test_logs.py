@@ -66,6 +66,55 @@ def test_ring_passes_writes_to_its_parent() -> None:
     assert whole.history() == b"abcdef"
 
 
+def test_section_has_what_was_written_until_the_next_one() -> None:
+    """Of a section whose beginning was dropped the rest is kept; unknown ones are None."""
+    ring = LogRing(10)
+    ring.write(b"early")
+    ring.begin_section(3)
+    ring.write(b"three")
+    ring.begin_section(4)
+    ring.write(b"four")
+
+    assert b"".join(ring.section(3) or []) == b"three"
+    assert b"".join(ring.section(4) or []) == b"four"
+    assert ring.section(2) is None
+    assert (ring.is_open(3), ring.is_open(4)) == (False, True)
+    ring.write(b"4567")
+    assert b"".join(ring.section(3) or []) == b"ee"
+    assert (ring.section_bytes(3), ring.section_bytes(4), ring.section_bytes(2)) == (5, 8, None)
+    ring.write(b"0123456789")
+    assert ring.section(3) == []
+
+
+def test_stream_of_a_section_ends_with_it() -> None:
+    """A reader of the last section follows it until the next begins; others end at once."""
+
+    async def main() -> None:
+        ring = LogRing()
+        ring.begin_section(1)
+        ring.write(b"one")
+        ring.begin_section(2)
+        ring.write(b"two")
+        got: dict[int, bytes] = {1: b"", 2: b""}
+
+        async def read(number: int) -> None:
+            async for data in ring.stream(section=number):
+                got[number] += data
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read, 1)
+            tasks.start_soon(read, 2)
+            await anyio.sleep(1.0)
+            ring.write(b" more")
+            ring.begin_section(3)
+            ring.write(b"three")
+
+        assert got == {1: b"one", 2: b"two more"}
+        assert not ring._readers
+
+    run_virtual(main)
+
+
 async def take(stream: AsyncIterator[bytes], count: int) -> list[bytes]:
     taken = []
     async for data in stream:

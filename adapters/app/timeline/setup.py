@@ -5,7 +5,7 @@ from __future__ import annotations
 from ....runtime.fence import kept
 from ...kv.manager import KvManager
 from ...proxy.context import ProxyContext
-from ...store.journal import Journal
+from ...store.journal import Journal, run_of
 from ...store.timeline import TimelineStore
 from .memory_samples import MemorySamples
 
@@ -16,6 +16,7 @@ def keep_timeline(
     """Let the proxy show the timeline in *store*, and keep samples of memory and restores there."""
     supervisor = context.supervisor
     context.timeline, context.swap_history = store, journal.swap
+    context.run = run_of(store.instance)
 
     def note_restored(model: str, tokens: int, ms: float, saved_ms: float | None) -> None:
         swap = supervisor.swaps.of(model)

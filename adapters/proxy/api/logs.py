@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import parse_qs
+
 import anyio
 
 from ....runtime import LogRing
@@ -9,6 +11,7 @@ from ...http1.asgi_types import Send
 from ..body.model_name import quoted_name
 from ..context import ProxyContext
 from ..listener_limits import send_too_many
+from ..query import LARGEST, whole_number
 from ..request import Request
 from ..responses import closest_hint, send_error, send_model_forbidden, send_text
 
@@ -25,8 +28,12 @@ async def history(proxy: ProxyContext, request: Request, send: Send) -> None:
     await _send_kept(_rings(proxy, ""), send)
 
 
-async def _send_kept(rings: list[LogRing], send: Send) -> None:
-    chunks = [chunk for ring in rings for chunk in ring.pieces()]
+async def _send_kept(rings: list[LogRing], send: Send, start: int | None = None) -> None:
+    chunks = [
+        chunk
+        for ring in rings
+        for chunk in (ring.pieces() if start is None else ring.section(start) or ())
+    ]
     headers = [(b"content-type", _TEXT), (b"x-content-type-options", b"nosniff")]
     await send({"type": "http.response.start", "status": 200, "headers": headers})
     for start in range(0, len(chunks), _CHUNKS):  # as the client reads, without a copy of all
@@ -38,7 +45,8 @@ async def _send_kept(rings: list[LogRing], send: Send) -> None:
 async def stream(proxy: ProxyContext, request: Request, send: Send) -> None:
     """Stream a log until the client disconnects; report lines that it was too slow for.
 
-    With ``no-history`` only later lines are sent, with ``no-follow`` only those that are kept.
+    With ``no-history`` only later lines are sent, with ``no-follow`` only those that are kept, with
+    ``start`` only those of one start of a model, and the response ends with it.
     """
     requested = request.path_suffix.strip("/")
     name = proxy.catalog.real_name(requested)
@@ -53,17 +61,25 @@ async def stream(proxy: ProxyContext, request: Request, send: Send) -> None:
         message = f"invalid log id: {quoted_name(requested)} is no model{hint}"
         await send_error(request, send, 400, message)
         return
+    start = parse_qs(request.query.decode("latin-1")).get("start", [""])[-1]
+    number = _section(proxy, rings, start) if start else None
+    if start and number is None:
+        message = f"the log of start {quoted_name(start)} is not kept, or there is no such start"
+        await send_error(request, send, 404, message)
+        return
     if b"no-follow" in request.query:
-        await _send_kept(rings, send)
+        await _send_kept(rings, send, number)
         return
     with proxy.listeners.entered(request.access.client) as is_admitted:
         if is_admitted:
-            await _stream(proxy, rings, request, send)
+            await _stream(proxy, rings, request, send, number)
         else:
             await send_too_many(request, send)
 
 
-async def _stream(proxy: ProxyContext, rings: list[LogRing], request: Request, send: Send) -> None:
+async def _stream(
+    proxy: ProxyContext, rings: list[LogRing], request: Request, send: Send, section: int | None
+) -> None:
     await request.body(1 << 16)
     request.watch()
     headers = [
@@ -77,9 +93,10 @@ async def _stream(proxy: ProxyContext, rings: list[LogRing], request: Request, s
     lock = anyio.Lock()
 
     async def follow(ring: LogRing) -> None:
-        async for data in ring.stream(history=has_history):
+        async for data in ring.stream(history=has_history, section=section):
             async with lock:
                 await send({"type": "http.response.body", "body": data, "more_body": True})
+        tasks.cancel_scope.cancel()  # the section has ended
 
     async with anyio.create_task_group() as tasks:
         for ring in rings:
@@ -87,6 +104,15 @@ async def _stream(proxy: ProxyContext, rings: list[LogRing], request: Request, s
         await proxy.wait_ended(request)
         tasks.cancel_scope.cancel()
     await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _section(proxy: ProxyContext, rings: list[LogRing], start: str) -> int | None:
+    """Return the section that *start*, the id of a start, means; None if it is not known."""
+    run, _, text = start.rpartition(".")
+    number = whole_number(text, 0, LARGEST)
+    if number is None or run != proxy.run or len(rings) != 1 or rings[0].section(number) is None:
+        return None
+    return number
 
 
 def _rings(proxy: ProxyContext, log_id: str) -> list[LogRing]:

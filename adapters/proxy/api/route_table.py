@@ -216,6 +216,10 @@ ROUTES: RouteTable = RouteTable(
         _get("/api/models/*/history", models.history, "List the last transitions of a model",
              subject="models", errors=(404, 503), parameter="model",
              query=_limit("limit", 1, models.HISTORY_LIMIT)),
+        _get("/api/models/*/starts", timeline.starts,
+             "List the last starts of a model with their transitions and hooks",
+             subject="models", errors=(404, 503), parameter="model",
+             query=_limit("limit", 1, timeline.MOST_STARTS)),
         _get("/api/models/*/explain", queue.explain, "Explain what a request would cause",
              subject="models", errors=(404,), parameter="model"),
         _get("/api/timeline", timeline.timeline,
@@ -316,8 +320,8 @@ ROUTES: RouteTable = RouteTable(
         _get("/logs", logs.history, "Get the history of all logs", TEXT,
              _redirect(302, "the web UI, for a browser")),
         _get("/logs/stream", logs.stream, "Stream all logs", TEXT, errors=(413, 429)),
-        _get("/logs/stream/*", logs.stream, "Stream a model's log", TEXT, subject="models",
-             errors=(413, 429), parameter="name"),
+        _get("/logs/stream/*", logs.stream, "Stream a model's log, or that of one start", TEXT,
+             subject="models", errors=(404, 413, 429), parameter="name", query={"start": str}),
         # ---- Ollama's API
         *OLLAMA_ROUTES,
         # ---- every other path, which the server of a model may have

@@ -1,7 +1,8 @@
 // A log: the last lines of an endless text, in chunks that the browser lays out only when seen.
 
 import { html, useEffect, useRef } from "./vendor/preact.js";
-import { followAgain } from "./api.js";
+import { followAgain, readText, send } from "./api.js";
+import { messageOf } from "./format.js";
 import { isVisible } from "./store.js";
 
 const ANSI = /\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))/g;
@@ -101,13 +102,23 @@ class LogLines {
   }
 }
 
+/** @param {string} path @param {AbortSignal} signal @param {LogLines} log */
+async function readOnce(path, signal, log) {
+  log.clear();
+  try {
+    await readText(await send(path, { signal, headers: { accept: "*/*" } }), (text) => log.append(text));
+  } catch (error) {
+    if (!signal.aborted) log.append(messageOf(error));
+  }
+}
+
 /**
  * Follow the log at `path` while it is shown, and while the tab is seen.
  *
- * @param {{id: string, label: string, path: string, filter?: string, isFollowing?: boolean, text?: string}} props
- *   `text` is shown instead of a log that is followed.
+ * @param {{id: string, label: string, path: string, filter?: string, isFollowing?: boolean, isEndless?: boolean}} props
+ *   A log that is not endless is read once.
  */
-export function Log({ id, label, path, filter = "", isFollowing = true }) {
+export function Log({ id, label, path, filter = "", isFollowing = true, isEndless = true }) {
   const element = useRef(/** @type {HTMLElement | null} */ (null));
   const lines = useRef(/** @type {LogLines | null} */ (null));
   const isSeen = isVisible.value;
@@ -116,7 +127,8 @@ export function Log({ id, label, path, filter = "", isFollowing = true }) {
     const log = (lines.current ??= new LogLines(element.current));
     log.configure(filter, isFollowing);
     const aborter = new AbortController();
-    followAgain(path, aborter.signal, () => log.clear(), (text) => log.append(text));
+    if (isEndless) followAgain(path, aborter.signal, () => log.clear(), (text) => log.append(text));
+    else readOnce(path, aborter.signal, log);
     return () => aborter.abort();
   }, [path, isSeen]);
   useEffect(() => lines.current?.configure(filter, isFollowing), [filter, isFollowing]);

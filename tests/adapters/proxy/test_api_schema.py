@@ -35,6 +35,7 @@ REQUESTS: dict[str, tuple[str, object]] = {
     "/api/version": ("/api/version", None),
     "/api/models/*/chart": ("/api/models/a/chart", None),
     "/api/models/*/history": ("/api/models/a/history", None),
+    "/api/models/*/starts": ("/api/models/a/starts", None),
     "/api/models/*/explain": ("/api/models/b/explain", None),
     "/api/nodes": ("/api/nodes", None),
     "/api/queue": ("/api/queue", None),

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from .base import Body, Part
+
+#: How a start went: ``lost`` means that the proxy ended before it, ``left`` that it left the server
+#: running for the next proxy.
+StartOutcome: TypeAlias = Literal[
+    "starting", "running", "stopping", "stopped", "failed", "lost", "left"
+]
 
 
 class HookRun(Part, kw_only=True):
@@ -38,6 +46,7 @@ class TransitionRow(Part, kw_only=True):
         node: Node of the server; empty if there was none, or it is not known.
         swap_id: The swap that it was part of; empty for none.
         swap_cause: Who began that swap, such as ``request``, ``unload`` or ``idle``.
+        run: Run of the proxy; the numbers of incarnations begin anew in each.
     """
 
     id: int
@@ -58,6 +67,7 @@ class TransitionRow(Part, kw_only=True):
     node: str
     swap_id: str
     swap_cause: str
+    run: str
 
 
 class History(Body, kw_only=True):
@@ -65,6 +75,52 @@ class History(Body, kw_only=True):
 
     model: str
     data: list[TransitionRow]
+
+
+class Start(Part, kw_only=True):
+    """One start of a model and the run of its server that followed.
+
+    Attributes:
+        id: Names it in ``start`` of ``/logs/stream/MODEL``.
+        number: Its incarnation.
+        at: Wall clock; seconds since 1970.
+        swap_id: The swap that it was part of; empty for none.
+        swap_cause: Who began that swap, such as ``request``, ``unload`` or ``idle``.
+        request_id: X-Request-ID of the request that it was for; empty for none.
+        is_adopted: An earlier proxy had left the server running.
+        cause: Why it began, in words.
+        ready_s: Seconds until the model was ready; null if it never was.
+        until: When it ended; seconds since 1970, null while it lasts.
+        why: Why it ended, or is ending; empty while it lasts.
+        transitions: Its transitions, the oldest first.
+        left_out: Number of transitions that are left out after the first one.
+        log_bytes: Size of its log; null if no part of it is known, as after a restart of the proxy.
+        kept_log_bytes: Number of its last bytes that are kept.
+    """
+
+    id: str
+    number: int
+    at: float
+    outcome: StartOutcome
+    swap_id: str
+    swap_cause: str
+    request_id: str
+    is_adopted: bool
+    cause: str
+    ready_s: float | None
+    until: float | None
+    why: str
+    transitions: list[TransitionRow]
+    left_out: int
+    log_bytes: int | None
+    kept_log_bytes: int | None
+
+
+class Starts(Body, kw_only=True):
+    """Last starts of a model, the newest first."""
+
+    model: str
+    data: list[Start]
 
 
 class HookSummary(Part, kw_only=True):

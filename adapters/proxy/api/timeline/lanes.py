@@ -16,7 +16,8 @@ from ....store.timeline import RequestGroup, TransitionFact
 STATES = ("failed", "starting", "stopping", "resident", "asleep")
 
 _FAILED = frozenset({"backoff", "tripped", "half_open"})
-_FAILURES = frozenset({
+#: Events that end a start or a run against its will.
+FAILURES = frozenset({
     "hooks_failed", "spawn_failed", "start_expired", "stalled", "unhealthy", "proc_exited",
 })  # fmt: skip
 _MOST_SWAPS = 1000
@@ -102,7 +103,7 @@ def _state(row: TransitionFact, before: str) -> str:
     if "starting" in active or row.target in ("waking", "adopting"):
         return "starting"
     if "stopping" in active or row.target == "suspending":
-        if row.event in _FAILURES and before != "stopping":
+        if row.event in FAILURES and before != "stopping":
             return "failed"
         return "failed" if before == "failed" else "stopping"
     if row.target in _FAILED:

@@ -27,10 +27,14 @@ from ...request import Request
 from ...responses import ApiError
 from ..activity import finished_request
 from ..handler import ApiHandler
-from ..models import transition_rows
+from ..models import local_model, transition_rows
 from ..schema import timeline as schema
+from ..schema import transitions
 from .lanes import Interval, SwapSpan, answering, intervals, swaps
+from .starts import grouped
 
+MOST_STARTS = 200
+_ROWS_OF_START = 30  # that are read for each start; most have ten
 _DEFAULT_MS = 3_600_000
 _LONGEST_MS = 31 * 86_400_000
 _STEPS = 600  # groups of requests and points of memory in a span
@@ -117,6 +121,30 @@ async def swap(proxy: ProxyContext, request: Request) -> schema.SwapDetails:
             if view.shows(row.model)
         ],
     )  # fmt: skip
+
+
+@ApiHandler
+async def starts(proxy: ProxyContext, request: Request) -> transitions.Starts:
+    """Return the last starts of a model with their transitions and hooks, the newest first."""
+    if proxy.history is None:
+        raise ApiError(503, "no history is kept: the store is switched off")
+    name = local_model(proxy, request)
+    limit = parse_qs(request.query.decode("latin-1")).get("limit", ["20"])[-1]
+    count = whole_number(limit, 1, MOST_STARTS)
+    if count is None:
+        raise ApiError(400, f"limit: expected 1 to {MOST_STARTS}, got {quoted_name(limit)}")
+    try:
+        rows = await proxy.history(name, limit=count * _ROWS_OF_START)
+    except StoreError as error:
+        raise ApiError(503, str(error)) from error
+    life = proxy.supervisor[name]
+    found = grouped(transition_rows(proxy, request, rows), life.document.promises, proxy.run)
+    for start in found[:count]:
+        kept = life.log.section(start.number) if start.transitions[0].run == proxy.run else None
+        if kept is not None:
+            start.log_bytes = life.log.section_bytes(start.number)
+            start.kept_log_bytes = sum(map(len, kept))
+    return transitions.Starts(model=name, data=found[:count])
 
 
 def _store(proxy: ProxyContext) -> TimelineStore:

@@ -1,15 +1,14 @@
-// One model: its chart, memory, history and log.
+// One model: its chart, memory, conversations, starts and log.
 
-import { html, useState } from "../vendor/preact.js";
+import { html, useEffect, useState } from "../vendor/preact.js";
 import { ROOT } from "../api.js";
 import { Chart } from "../chart.js";
-import { clockTime, seconds, words } from "../format.js";
-import { Log } from "../log.js";
+import { NEWEST, StartLog, Starts } from "../model/starts.js";
 import { Facts, LoadButtons, moodOf, stateText, trouble, useJson, useSoon } from "../parts.js";
 import { address, model } from "../router.js";
 import { memory, models, useEvents } from "../store.js";
 
-const HISTORY_ROWS = 50;
+const MOST_STARTS = 50;
 
 /** Effect of a request in words; the sum follows line by line. @type {Record<string, string>} */
 const OUTCOMES = {
@@ -26,17 +25,26 @@ export default function Model() {
   const path = `/api/models/${encodeURIComponent(id)}`;
   const [last, setLast] = useState(/** @type {any} */ (null));
   const chart = useJson(`${path}/chart`);
-  const history = useJson(`${path}/history?limit=${HISTORY_ROWS}`);
-  const readHistory = useSoon(history.again, 150);
+  const starts = useJson(`${path}/starts?limit=${MOST_STARTS}`);
+  const readStarts = useSoon(starts.again, 150);
+  const [logOf, setLogOf] = useState(NEWEST);
+  useEffect(() => setLogOf(NEWEST), [id]);
   useEvents("transition", (value) => {
     if (value.model !== id) return;
     setLast(value);
-    readHistory();
+    readStarts();
   }, [id]);
   if (!row) {
     const text = models.value ? "There is no such model." : "Waiting for the proxy…";
     return html`<h1 id="model-title" dir="auto">${id}</h1><p class="quiet">${text}</p>`;
   }
+  /** Show the log of a start, and go there. @param {string} start */
+  const chooseLog = (start) => {
+    setLogOf(start);
+    const log = document.getElementById("model-log");
+    log?.scrollIntoView({ block: "center" });
+    log?.focus();
+  };
   const facts = [row.id, row.pid && `process ${row.pid}`, row.node && `on ${row.node}`, row.incarnation && `start ${row.incarnation}`];
   return html`
     <article id="model" aria-labelledby="model-title" class="model-page" data-key=${row.id} data-mood=${moodOf(row)}>
@@ -58,21 +66,12 @@ export default function Model() {
         <p id="chart-now" class="quiet" aria-live="polite">${stateText(row)}${row.cause && `: ${row.cause}`}</p>
         ${chart.problem && html`<p class="notice">The chart is not available: ${chart.problem}</p>`}
         ${chart.value &&
-        html`<${Chart} chart=${chart.value} active=${row.configuration ?? []} last=${last ?? history.value?.data[0] ?? null} />`}
+        html`<${Chart} chart=${chart.value} active=${row.configuration ?? []} last=${last ?? starts.value?.data[0]?.transitions.at(-1) ?? null} />`}
       </section>
       <${ModelMemory} path=${path} />
       <${Settings} path=${path} />
-      <section class="card" aria-labelledby="history-title">
-        <h2 id="history-title">History</h2>
-        <${History} rows=${history.value?.data ?? []} />
-        <p id="history-note" class="quiet">
-          ${history.problem || (history.value && !history.value.data.length ? "Nothing has happened to it yet." : "")}
-        </p>
-      </section>
-      <section class="card" aria-labelledby="model-log-title">
-        <h2 id="model-log-title">Log</h2>
-        <${Log} id="model-log" label="Log of the model" path=${`/logs/stream/${encodeURIComponent(id)}`} />
-      </section>
+      <${Starts} key=${id} starts=${starts.value?.data ?? []} problem=${starts.problem} isKnown=${starts.value !== null} choose=${chooseLog} />
+      <${StartLog} id=${id} starts=${starts.value?.data ?? (starts.problem ? [] : null)} chosen=${logOf} choose=${setLogOf} />
     </article>`;
 }
 
@@ -118,31 +117,4 @@ function Settings({ path }) {
         </table>
       </div>
     </details>`;
-}
-
-/** @param {{rows: any[]}} props */
-function History({ rows }) {
-  return html`
-    <div class="scroll tall" tabindex="0" role="region" aria-label="History">
-      <table id="history">
-        <thead><tr><th>When</th><th>From</th><th>To</th><th>Event</th><th>Why</th><th class="number">Lasted</th></tr></thead>
-        <tbody>
-          ${rows.map(
-            (row) => html`
-              <tr key=${`${row.at} ${row.source} ${row.target}`}>
-                <td class="time">${clockTime(row.at * 1000)}</td>
-                <td>${row.source}</td><td>${row.target}</td><td>${row.event}</td>
-                <td class="why">
-                  <span>${row.cause}</span>
-                  ${row.hooks.map(
-                    (/** @type {any} */ hook, /** @type {number} */ index) => html`
-                      <small key=${index}>${words(hook.point)}: ${hook.outcome} after ${seconds(hook.seconds)}, ${hook.action}</small>`,
-                  )}
-                </td>
-                <td class="number">${seconds(row.seconds)}</td>
-              </tr>`,
-          )}
-        </tbody>
-      </table>
-    </div>`;
 }
