@@ -17,10 +17,10 @@ actions change has no finite tree, so such a chart has no table.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeAlias
 
+from ..dataclass import dataclass, field
 from .document import Configuration, Document
 from .errors import ChartError
 from .format.expressions import reads

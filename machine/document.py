@@ -8,9 +8,9 @@ events, and the promises of the chart. `parse` makes a document of YAML and chec
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from ..dataclass import dataclass, field
 from .effects import Effect
 
 FORMAT = "swapchart.chart/v1"

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import fields, replace
 from typing import Any, TypeAlias
 
+from ..dataclass import dataclass, field
 from .document import Configuration, Memory, Value
 from .errors import SnapshotError
 from .format.durations import MOST_S

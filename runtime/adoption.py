@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, fields
 from typing import Any
 
+from ..dataclass import dataclass, field
 from ..machine.digest import digest_of
 from .spec import ServiceSpec
 

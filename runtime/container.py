@@ -7,8 +7,8 @@ arguments of the engine from it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+from ..dataclass import dataclass, field
 from .arguments import (
     require_count,
     require_flag,

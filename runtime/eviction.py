@@ -13,11 +13,11 @@ that, outcomes that are contained in another one are dropped, and then the least
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from math import isqrt
 from typing import TypeAlias
 
+from ..dataclass import dataclass
 from .arguments import names, require_flag, require_kind
 from .errors import ConfigError
 from .scheduling import EvictionPolicy, one_at_a_time

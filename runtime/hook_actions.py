@@ -18,10 +18,11 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import AnyStr, ClassVar, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
+from ..dataclass import dataclass, field
 from .arguments import require, require_flag, require_kind, require_text, shown, texts
 from .errors import LaunchError
 from .log_ring import LogRing

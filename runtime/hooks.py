@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import anyio
 
+from ..dataclass import dataclass, field
 from .hook_actions import HookContext, HookEnvironment, HookFailedError
 from .log_ring import LogRing
 from .spec import Hook

@@ -10,8 +10,8 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
+from ..dataclass import dataclass
 from .memory import Amounts, MemoryNeed, Notice, Plan, Pool, size
 from .memory.shortage import GOOD_RUNS, Evidence, Shortage, Shortages, next_amount, short_pools
 from .ports import Exit

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 
+from ..dataclass import dataclass, field
 from .memory import MemoryNeed, Notice, size
 from .memory.footprints import Footprints, Method, Observation, is_exceeded
 from .start_output import SizeReader

@@ -9,8 +9,8 @@ services take meanwhile is left out.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 
+from ..dataclass import dataclass, field
 from .ports import PoolReading
 
 _SHARE = 0.75  # of what a service held; drivers keep some of it

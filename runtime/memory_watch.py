@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 import anyio
 
+from ..dataclass import dataclass
 from .memory import Holder, Notice, size
 from .memory.readings import foreign, impossible, relief, shared
 from .memory_learning import Sight

@@ -11,10 +11,10 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import anyio
 
+from ..dataclass import dataclass, field
 from .errors import RequestError
 from .host import ServiceHost
 from .memory import Holder, size

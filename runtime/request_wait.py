@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Literal, TypeAlias, get_args
+
+from ..dataclass import dataclass, field
 
 #: Who began a swap. request: a request. load, preload, unload: a command. autostart: the beginning
 #: of the program. idle_load: a time without requests. idle: an idle limit. reload: a changed

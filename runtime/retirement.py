@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, field
 
 import anyio
 
+from ..dataclass import dataclass, field
 from .lifecycle import Lifecycle
 from .scheduling import EvictionPolicy
 from .spec import ServiceSpec

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeAlias, TypeVar
 
+from ..dataclass import dataclass
 from .errors import LaunchError
 from .ports import Command, Exit
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from typing import TYPE_CHECKING, Literal, TypeAlias, get_args
 
+from ..dataclass import dataclass, field
 from ..machine import Document
 from .arguments import (
     require,

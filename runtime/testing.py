@@ -18,11 +18,11 @@ No test framework is needed. Threads, sockets and signals do not work in such a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
 
+from ..dataclass import dataclass, field
 from .ports import Command, HttpCall
 from .scripted_launcher import Record, ScriptedLauncher, ScriptedProcess
 from .scripts import CommandScript, CommandScripts, ServerScript, ServerScripts

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..dataclass import dataclass
 from .hooks import HookResult
 from .ports import Exit
 from .request_wait import Swap

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
 from typing import Protocol
 
+from ..dataclass import dataclass, field
 from .memory import Amounts
 
 

@@ -9,10 +9,10 @@ import signal
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from ...dataclass import dataclass
 from ..config import Config, load_config
 from ..system import threads
 

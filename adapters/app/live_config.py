@@ -10,11 +10,12 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import anyio
 
+from ...dataclass import dataclass
 from ...runtime import (
     EvictionPolicy,
     QueueLimits,

@@ -8,9 +8,10 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TypeAlias
 
+from ...dataclass import dataclass, field
 from ...runtime import MemoryFailures, MemoryLearning, MemoryLedger, ServiceSpec
 from ...runtime.memory import Amounts, MemoryNeed, Pool, Rules, lru_cost, reload_cost
 from ...runtime.placement import Device, has_placeholder

@@ -7,9 +7,10 @@ the same rule.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, fields, replace
+from dataclasses import fields, replace
 from typing import Any, Literal, TypeAlias
 
+from ...dataclass import dataclass
 from ...runtime import Difference, compare
 from ..config import Config, ModelConfig
 from ..config.expand import HOOK_POINTS

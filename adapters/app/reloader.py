@@ -10,9 +10,9 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from ...dataclass import dataclass, field
 from ...runtime import ConfigError, RequestError, SwapchartError
 from ..config import ConfigProblems, Problem
 from .config_files import Signature

@@ -14,11 +14,12 @@ import platform
 import re
 import resource
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 
 from ... import __version__
+from ...dataclass import dataclass
 from ..system.extras import missing_package
 from .defaults import NoConfigurationError, configuration_sources, listen_address
 from .output import _fail

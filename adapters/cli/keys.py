@@ -8,9 +8,10 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from ...dataclass import dataclass
 from ..config.schema.reference import Steps, Table, default_text, kind_text, tables, title
 from .remote.table import table
 

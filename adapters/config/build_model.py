@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
+from ...dataclass import dataclass
 from ...runtime.container import Container, ContainerEngine
 from ...runtime.spec import Hook
 from .build_container import ContainerBuilder, shown_command

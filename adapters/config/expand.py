@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from collections.abc import Mapping as Map
-from dataclasses import dataclass, field
 
+from ...dataclass import dataclass, field
 from ..system.own_node import own_node_name
 from .command_line import strip_comments
 from .document.nodes import (

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from ...dataclass import dataclass
 from ...machine.errors import SwapchartError
 
 Severity: TypeAlias = Literal["error", "warning"]

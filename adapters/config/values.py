@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ...dataclass import dataclass, field
 from ...runtime.container import Container
 from ...runtime.spec import Hook
 from .document.settings import Setting

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from ...dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...dataclass import dataclass, field
 from ..llama_cpp.gguf import Gguf
 
 

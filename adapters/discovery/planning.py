@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
+from ...dataclass import dataclass, field
 from ..llama_cpp.gguf import Gguf, GgufError
 from ..memory.estimate import RAM, estimate
 from .engines import Engines

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
+
+from ...dataclass import dataclass
 
 Verdict: TypeAlias = Literal["unknown", "works", "partial", "no-op"]
 

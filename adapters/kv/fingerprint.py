@@ -11,9 +11,9 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from ...dataclass import dataclass
 from ..llama_cpp.launch_args import LaunchLine, relevant_variables
 
 _BETWEEN_OPTIONS = re.compile(r" (?=-|LLAMA_ARG_)")

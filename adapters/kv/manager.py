@@ -13,12 +13,13 @@ import shlex
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 import anyio
 
+from ...dataclass import dataclass, field
 from ...runtime import CallAction, Hook, HookContext, ServiceSpec, Transition
 from ...runtime.fence import Fence
 from ...runtime.shielded_tasks import ShieldedTasks

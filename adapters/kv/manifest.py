@@ -8,10 +8,11 @@ import logging
 import os
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ...dataclass import dataclass, field
 from ..system.private_files import open_file
 from .entry import Entry, by_value
 from .files import KvStoreError, SlotFiles, is_name_of_ours, prefix_of

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
+from ...dataclass import dataclass, field
 from .effectiveness import CacheUsage, Effectiveness
 from .entry import Entry
 from .token_file import common_prefix

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from ...dataclass import dataclass
 from .fingerprint import Fingerprint
 from .server_identity import ServerFacts
 from .settings import KvSettings

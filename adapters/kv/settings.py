@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
+
+from ...dataclass import dataclass
 
 _SLACK_S = 2.0
 

@@ -15,9 +15,10 @@ import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from ...dataclass import dataclass
 from ...runtime.ports import PoolReading
 from .command import run_command
 

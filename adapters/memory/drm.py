@@ -14,9 +14,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+from ...dataclass import dataclass
 from ...runtime.ports import PoolReading
 from .host import RAM
 from .programs import split_by_owner

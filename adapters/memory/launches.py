@@ -11,9 +11,9 @@ import hashlib
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from ...dataclass import dataclass, field
 from ..llama_cpp.gguf import shards
 from ..llama_cpp.launch_args import LaunchLine, memory_variables
 from .estimate import Estimate, GgufError, estimate, is_elastic, server_line, with_variables

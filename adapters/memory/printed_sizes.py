@@ -18,8 +18,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+from ...dataclass import dataclass, field
 from .estimate import GPU_CONTEXT, PROCESS, RAM
 
 _MIB = 1 << 20

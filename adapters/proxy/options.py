@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Literal, TypeAlias
+
+from ...dataclass import dataclass, field
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

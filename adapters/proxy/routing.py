@@ -8,10 +8,11 @@ oversight.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from msgspec import Struct
+
+from ...dataclass import dataclass, field
 
 #: open: no key is needed. any: a key that may do more than read metrics. infer, admin: a key with
 #: that scope. metrics: a key with that scope or with admin.

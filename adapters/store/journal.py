@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from time import time
 from typing import Any
 
+from ...dataclass import dataclass
 from ...runtime import HookResult, Transition
 from ..system.own_node import own_node_name
 from . import footprints, timeline_schema

@@ -13,11 +13,11 @@ test holds equal to it; charts with history are stepped by the class directly.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from itertools import product
 from math import prod
 from typing import Literal, NamedTuple, TypeAlias
 
+from ...dataclass import dataclass
 from ..compiled import Compiled
 from ..document import Configuration, Document, EventDecl, Memory, Value
 from ..effects import Effect

@@ -7,9 +7,10 @@ one more effect, which the exploration takes out again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from ...dataclass import dataclass
 from ..document import ActionDecl, Document, as_list, split_words, state_path
 from ..effects import Effect, Notify
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+from ...dataclass import dataclass
 from ..compiled import Compiled
 from ..document import Document, Value, as_list, walk
 from ..effects import CancelActivity, CancelTimer, Effect, RejectAll

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import CodeType
 from typing import TypeAlias
 
+from ...dataclass import dataclass
 from ..document import Always, Configuration, Document, Value
 from ..effects import Effect, describe
 from ..format.expressions import parse, reads

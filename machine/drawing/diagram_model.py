@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from ...dataclass import dataclass
 from ..document import Document, as_list, split_words
 
 Kind: TypeAlias = Literal[

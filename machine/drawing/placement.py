@@ -7,8 +7,8 @@ that of the nearest state that leads to it, counted from the initial state; long
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from ...dataclass import dataclass
 from .diagram_model import Picture
 
 #: Pixels; a letter is as wide as the average of DejaVu Sans Bold at 13 px, a wide font.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from typing import Literal, TypeAlias
 
+from ...dataclass import dataclass, field
 from ..document import Document
 from ..effects import CancelActivity, CancelTimer, StartTimer
 from ..errors import ChartError

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from ...dataclass import dataclass
 from .layout import MARGIN
 from .palette import DARK_OF
 from .views import Theme

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
 
+from ...dataclass import dataclass, field
 from .diagram_model import Edge, Label, Picture
 
 

@@ -9,9 +9,10 @@ atomic state among its neighbors.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
+from ...dataclass import dataclass, field
 from ..document import Document
 from ..errors import ChartError
 from .diagram_model import Picture, picture

@@ -8,9 +8,9 @@ document without short forms is returned as it is, so expanding twice changes no
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from ...dataclass import dataclass
 from ..document import as_list, split_words
 from ..errors import ChartError
 from .durations import EXAMPLES, seconds_of

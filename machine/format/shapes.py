@@ -6,8 +6,9 @@ as JSON Schema, and the reference prints its `words`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TypeAlias
+
+from ...dataclass import dataclass
 
 
 @dataclass(frozen=True, slots=True)

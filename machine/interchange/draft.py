@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from keyword import iskeyword
 from typing import Any
 
+from ...dataclass import dataclass
 from ..document import FORMAT, Document, Value, as_list, split_words, walk
 from ..errors import ChartError
 from ..format.build import build

@@ -9,9 +9,9 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from ...dataclass import dataclass
 from ..errors import ChartError
 from ..format.expressions import parse, reads
 

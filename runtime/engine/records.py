@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from ...dataclass import dataclass, field
 from ...machine import Configuration, Effect, Value
 
 #: ``begun`` for the entry of the initial configuration, ``taken`` for an event, ``dropped`` for an

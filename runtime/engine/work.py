@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from ...dataclass import dataclass
 from ...machine import Machine, RunningActivity, Value
 from ..activity import Activity, ActivityTasks
 from ..timers import Timer

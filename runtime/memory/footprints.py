@@ -12,9 +12,10 @@ launches of a llama-server were 331.6, 331.7 and 331.7 MiB.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
+from ...dataclass import dataclass
 from .notices import Notice
 from .sums import size
 from .values import MemoryNeed

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from ...dataclass import dataclass
 
 #: elastic: a server fits itself into what is free. exceeded: a service has held more than it
 #: declares. pressure: a pool is too full. reading: memory cannot be read. short: a service ran out

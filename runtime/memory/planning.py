@@ -10,9 +10,10 @@ a start alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
+from ...dataclass import dataclass
 from .cover import cover
 from .sums import names_of, size, sum_in_words, with_sizes
 from .values import Amounts, Holder, Plan, PlanKind, Pool, Wanted
@@ -49,9 +50,12 @@ class Rules:
     refuse_unknown: bool = False
 
 
+_RULES = Rules()
+
+
 def plan(
     pools: Mapping[str, Pool], holders: Sequence[Holder], wanted: Wanted, now: float,
-    rules: Rules = Rules(),
+    rules: Rules = _RULES,
 ) -> Plan:  # fmt: skip
     """Return what has to happen before *wanted* can start.
 

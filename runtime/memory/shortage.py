@@ -9,9 +9,10 @@ for ten runs that do not run out of memory. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
+from ...dataclass import dataclass
 from .footprints import RAM
 from .sums import size, sum_in_words
 from .values import Amounts, Holder, MemoryNeed, Pool, Wanted

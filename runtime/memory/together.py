@@ -7,9 +7,9 @@ no other one in its pools.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
 from itertools import combinations
 
+from ...dataclass import dataclass
 from .planning import Rules, plan
 from .sums import size
 from .values import Amounts, Holder, MemoryNeed, Pool, Wanted

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
+
+from ...dataclass import dataclass, field
 
 #: Pool -> bytes, >= 0.
 Amounts: TypeAlias = Mapping[str, int]

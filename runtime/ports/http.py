@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Protocol
 
+from ...dataclass import dataclass, field
 from ..arguments import (
     require_count,
     require_kind,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from ...dataclass import dataclass
 from .command import Command
 from .nodes import Node, NodeEvent
 from .process import Exit, LogSink, NodeProcess, ProcessHandle

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import AnyStr, Literal, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
+from ...dataclass import dataclass, field
 from ..arguments import require_count, require_flag, require_name, require_text
 
 #: Whether a process exists: ``unknown`` if its node or its engine does not respond.

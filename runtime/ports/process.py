@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from typing import Literal, Protocol, TypeAlias, get_args
 
+from ...dataclass import dataclass
 from ..arguments import require_count, require_flag, require_one_of, require_text
 from ..errors import SpecError
 from .command import Command

@@ -9,9 +9,9 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 
+from ....dataclass import dataclass
 from ....runtime.memory import Amounts, MemoryNeed, Pool
 from ....runtime.ports import Node
 from ...config import ModelConfig

@@ -6,11 +6,11 @@ import json
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPResponse
 from time import monotonic
 from typing import Any
 
+from ....dataclass import dataclass, field
 from ..output import _fail
 from .client import ApiError, Proxy, asking, proxy_of
 from .progress import Progress

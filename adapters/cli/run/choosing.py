@@ -6,10 +6,10 @@ import os
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ....dataclass import dataclass
 from ..defaults import (
     NoConfigurationError,
     choose_configuration,

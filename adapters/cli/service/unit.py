@@ -7,11 +7,11 @@ systemd.socket(5) and systemd.unit(5).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from ipaddress import ip_address
 from math import ceil
 from pathlib import Path
 
+from ....dataclass import dataclass
 from ....runtime.errors import SwapchartError
 
 NAME = "swapchart.service"

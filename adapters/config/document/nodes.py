@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from ....dataclass import dataclass, field
 from .scalars import Value
 from .source import Source
 

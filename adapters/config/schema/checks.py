@@ -6,9 +6,9 @@ import math
 import re
 import types
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, TypeVar, Union, get_args, get_origin
 
+from ....dataclass import dataclass, field
 from .section import (
     AfterValidator,
     BeforeValidator,

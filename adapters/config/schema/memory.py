@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
+from ....dataclass import dataclass
 from ..command_line import UnterminatedQuoteError, split_command
 from .fields import CommandLine
 from .section import (

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import Any
 
+from ....dataclass import dataclass
 from .document import config_schema
 
 Steps = tuple[str, ...]

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar, Final, dataclass_transform, get_type_hints
+
+from ....dataclass import dataclass
 
 #: Default of a field that must be given.
 REQUIRED: Final = object()

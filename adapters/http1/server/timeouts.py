@@ -11,10 +11,10 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from ....dataclass import dataclass
 from ..undelivered import count_undelivered
 from .hangup import HangupDetector, has_unread_input
 from .input_buffer import InputBuffer

@@ -6,10 +6,10 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import anyio
 
+from ....dataclass import dataclass
 from ..backend import KvBackend
 from ..effectiveness import CacheUsage
 from ..files import KvStoreError

@@ -9,8 +9,8 @@ at most one request in a hundred meets one.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
+from ....dataclass import dataclass
 from ..effectiveness import Effectiveness
 
 SHORT_SAVE_MS = 50.0

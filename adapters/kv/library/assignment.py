@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from ....dataclass import dataclass
 from ..effectiveness import CacheUsage
 from .chain import Chain
 from .conversation import Conversation

@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
+
+from ....dataclass import dataclass
 
 BLOCK_TOKENS = 64
 """Tokens of a block; the hashes do not tell conversations apart that differ later."""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
+
+from ....dataclass import dataclass
 
 VERSION = 1
 _LARGEST = 1e15

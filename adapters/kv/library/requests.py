@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
+
+from ....dataclass import dataclass
 
 _LONGEST_BODY = 4 << 20  # takes 10 ms to decode
 #: Paths of requests that run in a slot -> whether ``id_slot`` in their body is respected (b10434).

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
+from ....dataclass import dataclass
 from .chain import BLOCK_TOKENS, NO_CHAIN, Chain, common_blocks
 
 _SHARED_BLOCKS = 4  # a shorter beginning that conversations share is not worth taking a slot for

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeAlias
 
 import anyio
 
+from ....dataclass import dataclass
 from ....runtime.fence import Fence
 from ...system import threads
 from ..backend import KvBackend

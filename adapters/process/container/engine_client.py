@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import anyio
 
+from ....dataclass import dataclass
 from ....runtime.container import ContainerEngine
 from ....runtime.ports import Command, Exit, LogSink
 from ..launcher import LocalLauncher

@@ -10,9 +10,9 @@ import json
 import re
 import signal
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
+from ....dataclass import dataclass, field
 from ....runtime.errors import EngineError, LaunchError, SpecError
 from ....runtime.ports import Exit
 from .arguments import MARK

@@ -6,9 +6,9 @@ import logging
 import os
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
+from ....dataclass import dataclass
 from ..guard import Guard
 from .memory import Remembered
 

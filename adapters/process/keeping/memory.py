@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
+from ....dataclass import dataclass
 from ....runtime.log_reader import LogReader
 from ....runtime.log_ring import LogRing
 from ....runtime.ports import LogSink

@@ -8,12 +8,12 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import anyio
 
+from ....dataclass import dataclass, field
 from ...system import threads
 from . import guard_keeping
 from .keeper import address_of

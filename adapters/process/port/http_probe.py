@@ -16,7 +16,6 @@ import ssl
 import struct
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache
 from ipaddress import ip_address
 from typing import Any, Protocol
@@ -24,6 +23,7 @@ from urllib.parse import quote, urlsplit
 
 import anyio
 
+from ....dataclass import dataclass
 from ...system import name_lookup
 from .listeners import IPAddress
 

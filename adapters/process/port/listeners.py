@@ -13,9 +13,9 @@ import os
 import socket
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
+from ....dataclass import dataclass
 from ..procfs import read_bytes
 
 IPAddress = IPv4Address | IPv6Address

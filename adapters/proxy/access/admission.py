@@ -5,8 +5,9 @@ The tables of docs/security.md say the same for people.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from ....dataclass import dataclass
 from ...http1.asgi_types import Headers, Scope
 from ..options import EVERYTHING, Access, ProxyOptions
 from ..routing import Route

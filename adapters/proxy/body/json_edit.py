@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias
 
+from ....dataclass import dataclass
 from .json_path import JsonPath, Segment, parse_path
 from .json_scan import Child, JsonError, Steps, finished, walk
 

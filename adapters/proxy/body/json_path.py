@@ -12,9 +12,10 @@ than in sjson, such a path can be removed, ``#`` may occur twice, and there are 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from fnmatch import translate
 from typing import NamedTuple
+
+from ....dataclass import dataclass
 
 _DIGITS = re.compile(r"[0-9]*")
 _SPECIAL = frozenset("#*?@|")

@@ -9,9 +9,9 @@ Source: RFC 7578 and RFC 2046 section 5.1. Lines end with CRLF, as both demand.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from ....dataclass import dataclass
 from .errors import BadBodyError
 from .model_name import (
     NAME_BYTES,

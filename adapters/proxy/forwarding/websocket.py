@@ -16,10 +16,10 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from time import perf_counter
 from typing import Protocol
 
+from ....dataclass import dataclass
 from ....runtime import RequestError
 from ...http1.asgi_types import Headers, Scope
 from ...http1.client.pool import UpstreamError, UpstreamResponse

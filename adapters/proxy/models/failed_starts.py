@@ -10,11 +10,11 @@ repetition may be followed by a longer pause without a new start.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from hashlib import sha256
 
 import msgspec
 
+from ....dataclass import dataclass
 from ....runtime import RequestError, StartError, Transition
 from ..body.json_scan import Steps
 

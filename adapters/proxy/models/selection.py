@@ -7,8 +7,9 @@ comes last, and one that sleeps is preferred to one that has to start.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, TypeAlias
+
+from ....dataclass import dataclass
 
 #: failed: requests are rejected at present. remote: a peer's model, whose state is unknown.
 Readiness: TypeAlias = Literal[

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+
+from ....dataclass import dataclass
 
 _MIB = 1 << 20
 _LARGEST = 1e12  # a larger reading is a fault of the driver

@@ -11,10 +11,10 @@ import shutil
 import subprocess
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import time
 
+from ....dataclass import dataclass
 from ...system import threads
 from .gpus import NVIDIA_FIELDS, Gpu, amd_gpus, nvidia_gpu
 

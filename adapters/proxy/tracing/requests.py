@@ -10,7 +10,6 @@ Source: OpenTelemetry, Semantic Conventions (HTTP spans, generative AI); W3C Tra
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from opentelemetry import propagate
@@ -25,6 +24,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
+from ....dataclass import dataclass
 from ....runtime import Supervisor
 from ...http1.asgi_types import Headers
 from ..accounting.metrics import Metrics

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from time import time_ns
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, Status, StatusCode, Tracer, set_span_in_context
 
+from ....dataclass import dataclass
 from ....runtime import HookResult, Supervisor, Transition
 from ..accounting.request_record import InFlightRequests, RequestRecord
 

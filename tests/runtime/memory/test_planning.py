@@ -334,6 +334,8 @@ def mutant(folder: Path, file: str, old: str, new: str) -> Iterator[ModuleType]:
     """Yield a copy of the package with one place changed."""
     copy = folder / "mutant"
     shutil.copytree(Path(memory.__file__).parent, copy)
+    for path in copy.glob("*.py"):  # the copy is a package of its own
+        path.write_text(path.read_text().replace("from ...dataclass", "from swapchart.dataclass"))
     source = (copy / file).read_text()
     assert old in source
     (copy / file).write_text(source.replace(old, new, 1))

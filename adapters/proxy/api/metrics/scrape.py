@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass
 from time import perf_counter
 
+from .....dataclass import dataclass
 from ....http1.client.pool import UpstreamError, UpstreamResponse
 from ...context import ProxyContext
 from ...models.definitions import ModelDefinition

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, TypeAlias
+
+from .....dataclass import dataclass, field
 
 Json: TypeAlias = dict[str, Any]
 _NS = 1_000_000_000

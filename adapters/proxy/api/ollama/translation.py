@@ -11,9 +11,9 @@ import binascii
 import json
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from .....dataclass import dataclass
 from ...responses import ApiError
 from .bodies import ChatBody, ChatMessage, EmbedBody, EmbeddingsBody, GenerateBody, ToolCall
 from .options import parameters

@@ -6,10 +6,11 @@ Times are milliseconds since 1970, and those of transitions seconds.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import groupby
 from operator import attrgetter
 
+from .....dataclass import dataclass, field
 from ....store.timeline import RequestGroup, TransitionFact
 
 #: States of a lane; where short intervals are joined, the first of these counts.
