@@ -1,16 +1,18 @@
-"""Figures of docs/reliability.md that are measured, not asserted: kills, a herd, leaving clients.
+"""Figures of docs/reliability.md that are measured, not asserted: kills, a herd, a queue, leavers.
 
-    ./dev bench reliability --kills 50 --herd 1000 --leavers 50
+    ./dev bench reliability --kills 50 --herd 1000 --queued 10000 --leavers 50
 
 The proxy is killed with SIGKILL while models run, and what is alive two seconds later is counted.
 A thousand clients ask at once for a model that is stopped. And clients leave, in each state that a
-request can be in, until the upstream (or the queue) has heard of it.
+request can be in, until the upstream (or the queue) has heard of it. The memory of the proxy is
+read while many requests wait for a model that loads.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,12 +24,15 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+from lab.processes import pss_bytes
 from lab.report import table
 from tools import raw
 from tools.net import wait_until
 from tools.swapchart_process import CHAT, LONG_S, Journal, SwapchartProcess, port_block
 
 _GONE_LIMIT_S = 2.0
+_SETTLE_S = 2.0
+_WAITING = Path(__file__).resolve().parent / "lab" / "waiting_clients.py"
 Row = list[str]
 
 
@@ -98,6 +103,35 @@ def _status_and_time(client: raw.Connection) -> tuple[int, float]:
         return status, time.monotonic()
 
 
+def queued(folder: Path, count: int) -> list[Row]:
+    """Let *count* requests wait for a model that loads; returns the memory for each of them."""
+    journal = Journal(folder / "queued-journal")
+    model = {**journal.model("a", "--load-s", "3600"), "concurrencyLimit": count}
+    more = {"queue": {"limit": count}, "healthCheckTimeout": 3600}
+    with proxy_for(folder / "queued", {"a": model}, **more) as proxy:
+        time.sleep(_SETTLE_S)
+        before = pss_bytes(proxy.process.pid)
+        argv = [sys.executable, str(_WAITING), "--port", str(proxy.port), "--model", "a"]
+        with subprocess.Popen(
+            [*argv, "--count", str(count)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as client:
+            assert client.stdin is not None
+            assert client.stdout is not None
+            assert client.stdout.readline() == "sent\n"
+            proxy.wait_busy("a", waiting=count)
+            time.sleep(_SETTLE_S)
+            after = pss_bytes(proxy.process.pid)
+            client.stdin.close()
+            answered = client.stdout.read()
+    if answered:
+        raise RuntimeError(answered)
+    return [
+        ["requests that wait for a model", f"{count}"],
+        ["memory before and then, MB", f"{before / 1e6:.1f}, {after / 1e6:.1f}"],
+        ["memory of each, kB", f"{(after - before) / count / 1e3:.1f}"],
+    ]
+
+
 def leavers(folder: Path, count: int) -> list[Row]:
     """Let clients leave; returns how long it took until that was heard of, by state."""
     journal = Journal(folder / "leavers-journal")
@@ -165,15 +199,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--herd", type=int, default=1000)
+    parser.add_argument("--queued", type=int, default=10_000)
     parser.add_argument("--leavers", type=int, default=50)
     options = parser.parse_args()
     parts: list[tuple[Callable[[Path, int], list[Row]], int, list[str]]] = [
         (kills, options.kills, ["kills", "number"]),
         (herd, options.herd, ["herd", "number"]),
+        (queued, options.queued, ["queue", "number"]),
         (leavers, options.leavers, ["client leaves while", "times", "p50 ms", "p99 ms", "max ms"]),
     ]
     with tempfile.TemporaryDirectory(prefix="swapchart-reliability-") as name:
         for measure, count, heads in parts:
+            if not count:
+                continue
             print(table(heads, measure(Path(name), count)), end="\n\n", flush=True)
 
 

@@ -75,6 +75,12 @@ def rss_bytes(pids: Iterable[int]) -> int:
     return total
 
 
+def pss_bytes(pid: int) -> int:
+    """Return the resident memory of *pid*, shared pages by the share of each process."""
+    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    return int(text.partition("\nPss:")[2].split()[0]) * 1024
+
+
 def free_ports(count: int) -> int:
     """Return the first of *count* free ports in a row, below those given to connections."""
     low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])

@@ -117,7 +117,7 @@ SHORTEST: dict[str, tuple[str, bool]] = {
     "memory": ("--quick", True),
     "mutants": ("--every 200", False),
     "proxy": ("--quick", False),  # needs nginx and Caddy
-    "reliability": ("--kills 1 --herd 10 --leavers 1", True),
+    "reliability": ("--kills 1 --herd 10 --queued 10 --leavers 1", True),
     "simulation": ("--lifecycles 1000 --seeds 1", False),  # fails where the machine is too slow
     "soak": ("--seconds 60", False),  # CI runs it as a step of its own
     "startup": ("--quick", False),
