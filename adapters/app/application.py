@@ -26,6 +26,7 @@ from ..config import Config
 from ..http1.asgi_types import Receive, Scope, Send
 from ..http1.server.request_cycle import RequestCycle
 from ..http_client import HttpxClient
+from ..kv.listing.overview import KvOverview
 from ..kv.manager import KvManager
 from ..memory import Meter
 from ..process.external import ExternalLauncher
@@ -210,6 +211,7 @@ class Application:
         app.proxy.details.update(facts)
         app.proxy.server, app.proxy.accounting.count_dropped_lines = self.server, dropped_lines
         app.proxy.conversations = kv_manager.assign
+        app.proxy.saved_caches = KvOverview(kv_manager)
         app.proxy.loop_watch = stack.enter_context(LoopWatch().watching())
         stack.push_async_callback(app.aclose)
         return app

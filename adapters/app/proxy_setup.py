@@ -59,6 +59,7 @@ def _definition(model: ModelConfig, priority: int) -> ModelDefinition:
         sends_loading_state=model.send_loading_state,
         ignores_websockets=model.ignore_websockets,
         passes_keys=model.pass_keys,
+        kv_mode=model.kv.mode,
         has_library=model.kv.mode == "keep" and model.kv.library is not None,
         capabilities=Capabilities(
             inputs=tuple(given.inputs),

@@ -18,6 +18,7 @@ from ..kv.effectiveness import Effectiveness
 from ..kv.entry import Entry, by_value
 from ..kv.files import FolderLock, KvStoreError
 from ..kv.library.store import ConversationStore
+from ..kv.listing.rows import SavedRow, row_of_conversation, row_of_slot
 from ..kv.manager import KvManager, Place
 from ..kv.manifest import ManifestError, ModelStore, model_of
 from ..store.state_directory import NotAFolderError, check_folder, default_directory
@@ -123,25 +124,25 @@ def _list(found: list[StoredModel], options: argparse.Namespace) -> int:
 
 def _slot_rows(one: StoredModel) -> Iterator[dict[str, Any]]:
     for entry in by_value(one.store.manifest.entries):
-        yield {
-            "model": one.name, "tokens": entry.tokens, "bytes": entry.size,
-            "saved_at": entry.saved_at, "misses": entry.misses,
-            "verdict": _verdict(one, entry.fingerprint),
-            "file": str(one.place.folder / entry.file), "is_used": one.is_used,
-        }  # fmt: skip
+        yield _row(one, row_of_slot(entry, _verdict(one, entry.fingerprint)))
 
 
 def _conversation_rows(one: StoredModel, *, shows_words: bool) -> Iterator[dict[str, Any]]:
     for talk in sorted(one.library.read(), key=lambda talk: -talk.used_at):
+        found = row_of_conversation(talk, _verdict(one, talk.fingerprint))
         row = {
-            "model": one.name, "tokens": talk.tokens, "bytes": talk.size,
-            "saved_at": talk.saved_at, "misses": talk.misses,
-            "verdict": _verdict(one, talk.fingerprint),
-            "file": str(one.place.folder / talk.file), "is_used": one.is_used,
-            "used_at": talk.used_at, "restores": talk.restores,
-            "saved_s": round(talk.saved_ms / 1000, 3),
+            **_row(one, found), "used_at": found.used_at, "restores": found.restores,
+            "saved_s": found.saved_s,
         }  # fmt: skip
-        yield {**row, "words": talk.words} if shows_words else row
+        yield {**row, "words": found.words} if shows_words else row
+
+
+def _row(one: StoredModel, row: SavedRow) -> dict[str, Any]:
+    return {
+        "model": one.name, "tokens": row.tokens, "bytes": row.size, "saved_at": row.saved_at,
+        "misses": row.misses, "verdict": row.verdict, "file": str(one.place.folder / row.file),
+        "is_used": one.is_used,
+    }  # fmt: skip
 
 
 def _verdict(one: StoredModel, fingerprint: str) -> str:

@@ -353,6 +353,14 @@ class KvManager:
         """True if responses are queued for evaluation."""
         return bool(self._responses)
 
+    def wanted(self, model: str) -> tuple[Place, KvSettings] | None:
+        """Return where *model* is kept, and its settings; None if it is not."""
+        return self._wanted.get(model)
+
+    def cache(self, model: str) -> ModelCache | None:
+        """Return the cache of *model*; None if there is none, or its folder cannot be used."""
+        return self._latest.get(model)
+
     def facts(self, model: str) -> dict[str, Any] | None:
         """Return the public facts of *model*; None if its `kv` is off.
 

@@ -266,6 +266,20 @@ class ModelCache:
         if self._checkpointer is not None:
             self._checkpointer.note(seen)
 
+    async def purge(self) -> int:
+        """Remove all that is kept; return the number of conversations.
+
+        Raises:
+            KvStoreError: The manifest cannot be written.
+        """
+        await self.settled()
+        files = [entry.file for entry in self.state.store.manifest.entries]
+        for file in files:
+            self.state.forget(file)
+        if files:
+            await self.state.commit()
+        return len(files) + (0 if self.library is None else await self.library.purge())
+
     # ---- what others may read
     def facts(self) -> dict[str, Any]:
         """Return the public facts: verdict, sizes, times in ms, and counts of this run."""

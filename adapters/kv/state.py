@@ -79,6 +79,10 @@ class ModelState:
             record = self._records[key] = Effectiveness()
         return record
 
+    def verdicts(self) -> dict[str, str]:
+        """Return the verdict under each fingerprint."""
+        return {key: record.verdict for key, record in self._records.items()}
+
     def forget(self, file: str) -> None:
         """Drop one saved slot."""
         self.store.forget(file)

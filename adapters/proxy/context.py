@@ -83,6 +83,24 @@ class Conversations(Protocol):
         ...
 
 
+class SavedCaches(Protocol):
+    """What is kept of the prompt caches of models; see ``kv.listing.overview``."""
+
+    def describe(
+        self, model: str, limit: int, *, shows_words: bool
+    ) -> Awaitable[dict[str, Any]]:  # fmt: skip
+        """Return settings, sizes and the *limit* conversations that were used last."""
+        ...
+
+    def purge(self, model: str) -> Awaitable[int | None]:
+        """Remove all that is kept of *model*; None means that nothing is managed.
+
+        Raises:
+            OSError: The disk is full or read-only.
+        """
+        ...
+
+
 #: Id of a model -> more about it for ``/running``, or None.
 Detail: TypeAlias = Callable[[str], Mapping[str, Any] | None]
 
@@ -137,6 +155,7 @@ class ProxyContext:
         config: The configuration in force; None means it cannot be reloaded.
         loop_watch: Delays of the event loop; None means they are not measured.
         conversations: Chooses the slots of requests; None means that servers do.
+        saved_caches: What is kept of prompt caches; None means that nothing is.
         send_in_slot: Sends and relays a ``Forwarding`` to a model with a library; set by
             `ProxyApp`, as ``conversation_slot`` is above this layer.
         details: Name -> returns further details of a model for ``/running``.
@@ -177,6 +196,7 @@ class ProxyContext:
         self.config: ConfigControl | None = None
         self.loop_watch: LoopWatch | None = None
         self.conversations: Conversations | None = None
+        self.saved_caches: SavedCaches | None = None
         self.send_in_slot: Callable[[Any, LocalModel], Awaitable[None]] | None = None
         self.details: dict[str, Detail] = {}
         self.history = history

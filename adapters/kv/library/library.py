@@ -20,6 +20,8 @@ from .store import ConversationStore
 
 log = logging.getLogger(__name__)
 
+_PURGED = 100  # conversations that are removed at a time
+
 
 class Library:
     """Stored conversations of one model.
@@ -86,6 +88,10 @@ class Library:
         """Return the conversation in *file*, or None."""
         return self._all.get(file)
 
+    def all(self) -> list[Conversation]:
+        """Return all conversations, in no order."""
+        return list(self._all.values())
+
     # ---- changes
     def begin(self, one: Conversation) -> None:
         """Offer a conversation that the server has written; `complete` must follow."""
@@ -145,6 +151,13 @@ class Library:
             self._state.digests.forget(file)
         if files:
             await threads.run(self._store.remove, files)
+
+    async def purge(self) -> int:
+        """Remove all conversations that are there now; return their number."""
+        files = list(self._all)
+        for start in range(0, len(files), _PURGED):  # requests are served between two pieces
+            await self.forget(*files[start : start + _PURGED])
+        return len(files)
 
     async def _enforce(self) -> None:
         settings, now = self.settings, self._state.clock()

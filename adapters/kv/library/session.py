@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 import anyio
 
 from ....runtime.fence import Fence
+from ...system import threads
 from ..backend import KvBackend
 from ..checkpoints.pace import Pace
 from ..files import KvStoreError
@@ -15,6 +16,7 @@ from ..server import LaunchContext, Server
 from ..settings import KvSettings
 from ..slots import SlotError
 from ..state import ModelState
+from .conversation import Conversation
 from .director import Director
 from .library import Library
 from .store import ConversationStore
@@ -124,6 +126,18 @@ class LibrarySession:
         """Wait until all conversations that were saved have their description."""
         if self._library is not None:
             await self._library.settled()
+
+    def conversations(self) -> list[Conversation] | None:
+        """Return all conversations; None before the first start of the model."""
+        return None if self._library is None else self._library.all()
+
+    async def purge(self) -> int:
+        """Remove all conversations; return their number."""
+        if self._library is not None:
+            return await self._library.purge()
+        found = await threads.run(self._store.read)
+        await threads.run(self._store.purge)
+        return len(found)
 
     def facts(self) -> Mapping[str, int | float]:
         """Return the public facts; empty without a library."""

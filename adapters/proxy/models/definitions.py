@@ -87,6 +87,7 @@ class ModelDefinition:
         sends_loading_state: Clients that ask for a stream get its loading state.
         ignores_websockets: A websocket neither starts it nor keeps it loaded.
         passes_keys: Its server gets the API keys of clients.
+        kv_mode: ``kv`` of the configuration: ``off``, ``keep`` or ``engine``.
         has_library: The proxy chooses the slots of its requests; see `Conversations`.
         capabilities: What it can do.
         metadata: Additional fields of its entry in `/v1/models`.
@@ -107,6 +108,7 @@ class ModelDefinition:
     sends_loading_state: bool = False
     ignores_websockets: bool = False
     passes_keys: bool = False
+    kv_mode: Literal["off", "keep", "engine"] = "off"
     has_library: bool = False
     capabilities: Capabilities = NO_CAPABILITIES
     metadata: Mapping[str, Any] = field(default_factory=dict)

@@ -36,6 +36,8 @@ REQUESTS: dict[str, tuple[str, object]] = {
     "/api/models/*/chart": ("/api/models/a/chart", None),
     "/api/models/*/history": ("/api/models/a/history", None),
     "/api/models/*/starts": ("/api/models/a/starts", None),
+    "/api/models/*/kv": ("/api/models/a/kv?words=true", None),
+    "DELETE /api/models/*/kv": ("/api/models/a/kv", None),
     "/api/models/*/explain": ("/api/models/b/explain", None),
     "/api/nodes": ("/api/nodes", None),
     "/api/queue": ("/api/queue", None),
@@ -111,8 +113,12 @@ def proxy(serve_module: Serve) -> SwapchartProcess:
     capable: dict[str, Any] = {
         "capabilities": {"in": ["text", "image"], "out": ["text"], "tools": True}
     }
-    hooks: dict[str, Any] = {"afterHealthy": [{"run": "true"}]}
-    models = {"a": demo_model("a", aliases=["other"], **capable, **hooks), "b": demo_model("b")}
+    hooks: dict[str, Any] = {"afterHealthy": [{"run": "true"}], "kv": "keep"}
+    options = ("--slot-save-path", "slots")
+    models = {
+        "a": demo_model("a", *options, aliases=["other"], **capable, **hooks),
+        "b": demo_model("b"),
+    }
     return serve_module(models, config=config)
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 from msgspec import UNSET
 
-from .base import Maybe, Part
+from .base import Body, Maybe, Part
+
+KvMode: TypeAlias = Literal["off", "keep", "engine"]
 
 
 class KvFacts(Part, kw_only=True):
@@ -37,3 +41,85 @@ class KvFacts(Part, kw_only=True):
     conversations: Maybe[int] = UNSET
     library_bytes: Maybe[int] = UNSET
     library_saved_s: Maybe[float] = UNSET
+
+
+class KvLimits(Part, kw_only=True):
+    """Settings of `kv:` in force.
+
+    Attributes:
+        checkpoint: Slots are also saved while the server is idle.
+        min_tokens: Smaller slots are not saved.
+        max_bytes: Most that saved slots may take, in bytes; null means unlimited.
+        max_age_s: Age in seconds at which conversations are removed; null means never.
+        library_bytes: Size of the library in bytes; null means that there is none.
+        write_budget: Most that checkpoints and the library write in an hour, in bytes.
+    """
+
+    checkpoint: bool
+    min_tokens: int
+    max_bytes: int | None
+    max_age_s: float | None
+    library_bytes: int | None
+    write_budget: int
+
+
+class SavedConversation(Part, kw_only=True):
+    """A saved conversation.
+
+    Attributes:
+        id: Name of its file.
+        kind: A conversation of the library, or a slot that was saved at a stop or a checkpoint.
+        bytes: Size of the file.
+        saved_at: Wall clock; seconds since 1970.
+        used_at: Last use by a request, likewise; null for a slot.
+        restores: Number of restores; null for a slot.
+        saved_s: Prefill time in seconds that its restores have saved; null for a slot.
+        misses: Number of times that it was of no use.
+        verdict: Whether restores help the server that saved it.
+        words: Beginning of its first text; absent unless asked for with ``words``.
+    """
+
+    id: str
+    kind: Literal["library", "slot"]
+    tokens: int
+    bytes: int
+    saved_at: float
+    used_at: float | None
+    restores: int | None
+    saved_s: float | None
+    misses: int
+    verdict: str
+    words: Maybe[str] = UNSET
+
+
+class SavedCache(Body, kw_only=True):
+    """What is kept of the prompt cache of a model.
+
+    Attributes:
+        mode: `kv` of the configuration.
+        facts: Sizes, times and counts of this run of the proxy; null if nothing is kept.
+        directory: Directory of the files; null if there is none.
+        memory_directory: Directory in memory in which the server saves; null without `tmpfs`.
+        limits: Settings; null if nothing is kept.
+        bytes: Size of all conversations.
+        tokens: Tokens of all conversations.
+        total: Number of conversations.
+        conversations: Those that were used last, the latest first.
+    """
+
+    model: str
+    mode: KvMode
+    facts: KvFacts | None
+    directory: str | None
+    memory_directory: str | None
+    limits: KvLimits | None
+    bytes: int
+    tokens: int
+    total: int
+    conversations: list[SavedConversation]
+
+
+class Purged(Body, kw_only=True):
+    """Number of conversations that were removed."""
+
+    removed: int
