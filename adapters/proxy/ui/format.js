@@ -19,8 +19,9 @@ export function clockTime(ms) {
   return isToday ? at.toLocaleTimeString() : at.toLocaleString();
 }
 
-/** Return an amount as the proxy writes it: GiB, or MiB below one. @param {number} bytes */
+/** Return an amount as the proxy writes it: GiB, or MiB below one; KiB below that. @param {number} bytes */
 export function size(bytes) {
+  if (bytes > 0 && bytes < MIB) return `${Math.ceil(bytes / 1024)} KiB`;
   return Math.abs(bytes) < GIB ? `${(bytes / MIB).toFixed(0)} MiB` : `${(bytes / GIB).toFixed(1)} GiB`;
 }
 

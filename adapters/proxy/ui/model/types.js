@@ -42,4 +42,30 @@
  * @property {number | null} kept_log_bytes
  */
 
+/**
+ * @typedef {object} SavedConversation
+ * @property {string} id
+ * @property {string} kind "library" or "slot".
+ * @property {number} tokens
+ * @property {number} bytes
+ * @property {number} saved_at
+ * @property {number | null} used_at
+ * @property {number | null} restores
+ * @property {number | null} saved_s
+ * @property {string} [words]
+ */
+
+/**
+ * @typedef {object} SavedCache What is kept of the model's prompt cache, as /api/models/ID/kv returns it.
+ * @property {string} mode "off", "keep" or "engine".
+ * @property {any} facts Sizes, times and counts; null if nothing is kept.
+ * @property {string | null} directory
+ * @property {string | null} memory_directory
+ * @property {{checkpoint: boolean, min_tokens: number, max_bytes: number | null, max_age_s: number | null, library_bytes: number | null, write_budget: number} | null} limits
+ * @property {number} bytes
+ * @property {number} tokens
+ * @property {number} total
+ * @property {SavedConversation[]} conversations
+ */
+
 export {};

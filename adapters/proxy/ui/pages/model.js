@@ -3,6 +3,7 @@
 import { html, useEffect, useState } from "../vendor/preact.js";
 import { ROOT } from "../api.js";
 import { Chart } from "../chart.js";
+import { Conversations } from "../model/kv.js";
 import { NEWEST, StartLog, Starts } from "../model/starts.js";
 import { Facts, LoadButtons, moodOf, stateText, trouble, useJson, useSoon } from "../parts.js";
 import { address, model } from "../router.js";
@@ -69,6 +70,7 @@ export default function Model() {
         html`<${Chart} chart=${chart.value} active=${row.configuration ?? []} last=${last ?? starts.value?.data[0]?.transitions.at(-1) ?? null} />`}
       </section>
       <${ModelMemory} path=${path} />
+      <${Conversations} key=${path} id=${id} path=${path} />
       <${Settings} path=${path} />
       <${Starts} key=${id} starts=${starts.value?.data ?? []} problem=${starts.problem} isKnown=${starts.value !== null} choose=${chooseLog} />
       <${StartLog} id=${id} starts=${starts.value?.data ?? (starts.problem ? [] : null)} chosen=${logOf} choose=${setLogOf} />
