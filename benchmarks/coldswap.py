@@ -1,270 +1,78 @@
 """Delay that the proxy adds to the start of a server and to a swap.
 
-The same thing is done by hand and through swapchart, in turns: (end the server that runs,) start
+The same thing is done by hand and through the proxies, in turns: (end the server that runs,) start
 one, ask for its health every millisecond, ask it once. The overhead is the difference of the
-medians. Then: how long after a server became healthy its first request arrives there.
+medians. Then: how long after a server became healthy its first request arrives there. llama-swap
+takes part in the first if LLAMA_SWAP names its program.
 
 With ``--memory``, only swaps under ``memory:`` are measured: to a model whose file is not in the
 page cache, with and without prefetch, and to a model while another one stops.
 
-The servers are a small one that starts as fast as Python does and, with ``--llama``, a real
-llama-server with a model of half a megabyte.
+The servers are a small one that starts as fast as Python does, the same with a start of half a
+second and of three seconds and, with ``--llama``, a real llama-server with a model of half a
+megabyte.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import http.client
-import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from lab.against import ROUNDS, Comparison, add_against, environments
-from lab.contenders import own_versions
-from lab.processes import Process, bytecode_env, free_ports
+from lab.contenders import MissingError, find_llama_swap, llama_swap_argv, versions
 from lab.report import Weather, document, median, publish, table
+from lab.swaps import INSTANT, ByHand, Proxied, Server, instant, llama, swapchart_argv, timed
 
-_INSTANT = Path(__file__).resolve().parent / "lab" / "instant.py"
-_CHAT = "/v1/chat/completions"
-_NAMES = ("first", "second")
-_PAUSE_S = 0.001  # without one, asking takes the CPU that the server needs to start
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
-    """A server to be started.
-
-    Attributes:
-        name: As the table shows it.
-        argv: Its command; ``${PORT}`` stands for the port.
-        env: Variables that it needs.
-    """
-
-    name: str
-    argv: tuple[str, ...]
-    env: Mapping[str, str] = field(default_factory=dict)
+#: What is compared with a start by hand: name -> the command that serves a configuration.
+Proxies = Mapping[str, Callable[[Path, int], list[str]]]
 
 
-def instant(notes: Path, *options: str) -> Server:
-    """Return the server that takes no time."""
-    argv = [sys.executable, "-I", "-S", str(_INSTANT), "--port", "${PORT}", "--notes", str(notes)]
-    return Server(name="instant", argv=(*argv, *options))
-
-
-def llama(folder: Path) -> Server:
-    """Return a real llama-server with a tiny model.
-
-    Raises:
-        SystemExit: There is none that this machine can run.
-    """
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
-    from tools.llama import find_llama
-    from tools.make_tiny_gguf import write_tiny_gguf
-
-    model = write_tiny_gguf(folder / "tiny.gguf")
-    server, why_not = find_llama(model, folder)
-    if server is None:
-        raise SystemExit(why_not)
-    argv = server.argv(model, 0)
-    argv[argv.index("--port") + 1] = "${PORT}"
-    return Server(name=f"llama-server ({server.name})", argv=tuple(argv), env=server.env)
-
-
-def ask(port: int, method: str, target: str, value: object = None) -> bytes:
-    """Make one request on a connection of its own; it must succeed."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+def proxies(only: Sequence[str]) -> Proxies:
+    """Return the proxies that are wanted and that this machine has."""
+    found: dict[str, Callable[[Path, int], list[str]]]
+    found = {"swapchart": partial(swapchart_argv, sys.executable), "llama-swap": llama_swap_argv}
     try:
-        body = None if value is None else json.dumps(value)
-        connection.request(method, target, body, {"content-type": "application/json"})
-        answer = connection.getresponse()
-        data = answer.read()
-        if answer.status != 200:
-            raise RuntimeError(f"{method} {target}: {answer.status} {data!r}")
-        return data
-    finally:
-        connection.close()
+        find_llama_swap()
+    except MissingError as error:
+        print(f"without llama-swap: {error}", file=sys.stderr)
+        del found["llama-swap"]
+    if only:
+        found = {name: found[name] for name in found if any(word in name for word in only)}
+    return found
 
 
-def chat(port: int, model: str) -> None:
-    """Ask *model* for one token."""
-    messages = [{"role": "user", "content": "hello"}]
-    ask(port, "POST", _CHAT, {"model": model, "messages": messages, "max_tokens": 1})
-
-
-# ---- by hand
-class ByHand:
-    """Starts and ends the server directly; a context manager."""
-
-    def __init__(self, server: Server) -> None:
-        self._server = server
-        self._running: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> ByHand:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.end()
-
-    def start(self) -> None:
-        """Start one and ask it once."""
-        port = free_ports(1)
-        argv = [word.replace("${PORT}", str(port)) for word in self._server.argv]
-        self._running = subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            env={**os.environ, **bytecode_env(), **self._server.env}, start_new_session=True,
-        )  # fmt: skip
-        end = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(OSError, http.client.HTTPException, RuntimeError):
-                ask(port, "GET", "/health")
-                break
-            if time.monotonic() > end:
-                raise TimeoutError("not healthy within 60 s")
-            time.sleep(_PAUSE_S)
-        chat(port, "any")
-
-    def end(self) -> None:
-        """Terminate the one that runs and wait for its end."""
-        running, self._running = self._running, None
-        if running is not None:
-            running.terminate()
-            running.wait()
-
-    def swap(self) -> None:
-        """End the one that runs, start another."""
-        self.end()
-        self.start()
-
-
-# ---- through the proxy
-class Proxied:
-    """Starts and swaps through ``swapchart serve``; a context manager.
-
-    Args:
-        server: Server of both models, or of the first one.
-        folder: Where the proxy keeps its files.
-        python: Its interpreter.
-        second: Server of the second model; None means the same.
-        keys: Further keys of both models.
-        top: Further keys of the configuration.
-    """
-
-    def __init__(
-        self, server: Server, folder: Path, python: str = sys.executable, *,
-        second: Server | None = None, keys: Mapping[str, object] | None = None,
-        top: Mapping[str, object] | None = None,
-    ) -> None:  # fmt: skip
-        first = free_ports(8)
-        self._port = first + 7
-        models = {
-            name: {
-                "cmd": list(each.argv),
-                "proxy": "http://127.0.0.1:${PORT}",
-                "env": [f"{variable}={value}" for variable, value in each.env.items()],
-                **(keys or {}),
-            }
-            for name, each in zip(_NAMES, (server, second or server), strict=True)
-        }
-        config = {"startPort": first, "models": models, **(top or {})}
-        folder.mkdir(parents=True)
-        path = folder / "config.yaml"
-        path.write_text(json.dumps(config))
-        self._process = Process(
-            [
-                python, "-m", "swapchart", "serve", "--config", str(path),
-                "--listen", f"127.0.0.1:{self._port}", "--state-dir", str(folder / "state"),
-            ],
-            folder,
-        )  # fmt: skip
-        self._is_second = False
-        self.swapped_at = 0.0
-
-    def __enter__(self) -> Proxied:
-        self._process.wait_answering(self._port)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._process.stop()
-
-    def start(self) -> None:
-        """Ask a model that is stopped, nothing else being up."""
-        self._is_second = False
-        chat(self._port, _NAMES[0])
-
-    def swap(self) -> None:
-        """Ask the model that is not up."""
-        self._is_second = not self._is_second
-        name = _NAMES[self._is_second]
-        if name in self._up():
-            raise RuntimeError(f"{name} is up already: nothing would be swapped")
-        chat(self._port, name)
-
-    def swap_during_a_stop(self) -> None:
-        """Unload the model that is up, and ask the other one at once."""
-        name = _NAMES[self._is_second]
-        with ThreadPoolExecutor(1) as pool:
-            unloading = pool.submit(ask, self._port, "POST", f"/api/models/unload/{name}")
-            while self._state(name) == "ready":
-                time.sleep(_PAUSE_S)
-            self._is_second = not self._is_second
-            chat(self._port, _NAMES[self._is_second])
-            self.swapped_at = time.perf_counter()
-            unloading.result()
-
-    def _state(self, name: str) -> str:
-        rows = json.loads(ask(self._port, "GET", "/running"))["running"]
-        return next((row["state"] for row in rows if row["model"] == name), "stopped")
-
-    def _up(self) -> list[str]:
-        return [row["model"] for row in json.loads(ask(self._port, "GET", "/running"))["running"]]
-
-    def end(self) -> None:
-        """Unload everything and wait for it."""
-        ask(self._port, "POST", "/api/models/unload")
-        end = time.monotonic() + 60
-        while self._up():
-            if time.monotonic() > end:
-                raise TimeoutError("still running 60 s after an unload")
-
-
-def timed(action: Callable[[], None]) -> float:
-    """Return how long *action* takes; milliseconds."""
-    started = time.perf_counter()
-    action()
-    return (time.perf_counter() - started) * 1000
-
-
-def compare(server: Server, folder: Path, runs: int) -> list[list[str]]:
+def compare(server: Server, folder: Path, runs: int, wanted: Proxies) -> list[list[str]]:
     """Start and swap in turns; returns the rows of the table."""
-    own: dict[str, list[float]] = {"start": [], "swap": []}
-    proxied: dict[str, list[float]] = {"start": [], "swap": []}
-    with ByHand(server) as by_hand, Proxied(server, folder) as proxy:
-        for _ in range(runs):
-            turns: list[tuple[ByHand | Proxied, dict[str, list[float]]]]
-            turns = [(by_hand, own), (proxy, proxied)]
-            random.shuffle(turns)
-            for way, times in turns:
+    times: dict[str, dict[str, list[float]]] = {"start": {}, "swap": {}}
+    with contextlib.ExitStack() as stack:
+        ways: dict[str, ByHand | Proxied] = {"by hand": stack.enter_context(ByHand(server))}
+        for name, command in wanted.items():
+            ways[name] = stack.enter_context(Proxied(server, folder / name, command))
+        for number in range(runs):
+            print(f"{server.name}: run {number + 1} of {runs}", file=sys.stderr)
+            for name, way in random.sample(list(ways.items()), len(ways)):
                 way.end()
-                times["start"].append(timed(way.start))
-                times["swap"].append(timed(way.swap))
+                times["start"].setdefault(name, []).append(timed(way.start))
+                times["swap"].setdefault(name, []).append(timed(way.swap))
                 way.end()
     rows = []
-    for what in ("start", "swap"):
-        difference = median(proxied[what]) - median(own[what])
+    for what, of in times.items():
+        own = median(of["by hand"])
         rows.append(
             [
-                f"{server.name}: {what}", f"{median(own[what]):.1f}",
-                f"{median(proxied[what]):.1f}", f"{difference:+.1f}", f"{max(proxied[what]):.1f}",
+                f"{server.name}: {what}", f"{own:.1f}",
+                *(f"{median(of[name]):.1f}" for name in wanted),
+                *(f"{median(of[name]) - own:+.1f}" for name in wanted),
+                *(f"{max(of[name]):.1f}" for name in wanted), str(runs),
             ]
         )  # fmt: skip
     return rows
@@ -279,8 +87,8 @@ def compare_checkouts(checkout: Path, rounds: int) -> int:
         for suffix, (own, other) in environments(checkout).items():
             place = folder / f"both{suffix}".replace(", ", "-")
             with (
-                Proxied(server, place / "now", own) as now,
-                Proxied(server, place / "before", other) as before,
+                Proxied(server, place / "now", partial(swapchart_argv, own)) as now,
+                Proxied(server, place / "before", partial(swapchart_argv, other)) as before,
             ):
                 for _ in range(rounds):
                     names = [f"start{suffix}, ms", f"swap{suffix}, ms"]
@@ -344,7 +152,7 @@ def prefetched(folder: Path, runs: int, size_mib: int) -> list[list[str]]:
     with model.open("wb") as file:
         for _ in range(size_mib):
             file.write(os.urandom(1 << 20))
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {_INSTANT} "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -I -S {INSTANT} "$@"\n')
     program.chmod(0o700)
     notes = ("--notes", str(place / "notes"))
     argv = (str(program), "--port", "${PORT}", *notes, "--model", str(model))
@@ -402,7 +210,7 @@ def with_memory(*, is_quick: bool) -> None:
         table(columns, stop_rows),
     ]
     command = "./dev bench coldswap --memory"
-    text = document("Swaps by memory", command, parts, weather, own_versions())
+    text = document("Swaps by memory", command, parts, weather, versions())
     publish("coldswap-memory", text, keep=not is_quick)
 
 
@@ -416,6 +224,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int)
     parser.add_argument("--llama", action="store_true", help="a real llama-server, too")
     parser.add_argument("--memory", action="store_true", help="only swaps under `memory:`")
+    parser.add_argument("--swaps", action="store_true", help="only starts and swaps; not kept")
+    parser.add_argument(
+        "--only", action="append", default=[], metavar="WORD",
+        help="only proxies with this in their name; may be given several times",
+    )  # fmt: skip
     add_against(parser)
     options = parser.parse_args()
     if options.memory:
@@ -426,24 +239,36 @@ def main() -> None:
         sys.exit(compare_checkouts(options.against.resolve(), rounds))
     runs = options.runs or (5 if options.quick else 30)
     weather = Weather()
+    wanted = proxies(options.only)
+    parts = []
     with tempfile.TemporaryDirectory(prefix="swapchart-bench-") as name:
         folder = Path(name)
-        servers = [instant(folder / "notes")]
+        servers = [(instant(folder / "notes"), runs)]
+        for start_s, most in ((0.5, 10), (3.0, 5))[: 1 if options.quick else 2]:
+            slow = instant(folder / "notes", "--ready-after-s", str(start_s))
+            servers.append((replace(slow, name=f"{start_s:g} s"), min(runs, most)))
         if options.llama:
-            servers.append(llama(folder))
+            servers.append((llama(folder), runs))
         rows = []
-        for number, server in enumerate(servers):
-            rows += compare(server, folder / f"swap-{number}", runs)
+        for number, (server, times) in enumerate(servers):
+            rows += compare(server, folder / f"swap-{number}", times, wanted)
             weather.note()
-        starts_s = (0, 0.1) if options.quick else (0, 1, 3, 10)
-        late_rows = noticed(folder, min(runs, 8), starts_s)
-        weather.note()
-    swaps = table(["median ms", "by hand", "through swapchart", "overhead", "longest"], rows)
-    delays = table(["start takes", "noticed after, ms", "longest", "runs"], late_rows)
-    how = "From a server's being healthy to its first request. One that says so prints a line."
-    parts = [f"From a request to its answer; {runs} runs.", swaps, how, delays]
-    text = document("Starts and swaps", "./dev bench coldswap", parts, weather, own_versions())
-    publish("coldswap", text, keep=not options.quick)
+        columns = ["median ms", "by hand", *wanted]
+        columns += [f"{name}: {what}" for what in ("overhead", "longest") for name in wanted]
+        how = "From a request to its response. The server is healthy at once, or after that time."
+        parts += [how, table([*columns, "runs"], rows)]
+        if not options.swaps:
+            starts_s = (0, 0.1) if options.quick else (0, 1, 3)
+            late_rows = noticed(folder, min(runs, 8), starts_s)
+            weather.note()
+            how = (
+                "From a server's being healthy to its first request. "
+                "One that says so prints a line."
+            )
+            columns = ["start takes", "noticed after, ms", "longest", "runs"]
+            parts += [how, table(columns, late_rows)]
+    text = document("Starts and swaps", "./dev bench coldswap", parts, weather, versions(wanted))
+    publish("coldswap", text, keep=not (options.quick or options.only or options.swaps))
 
 
 if __name__ == "__main__":

@@ -78,7 +78,11 @@ class Comparison:
             other = before()
             own = now()
         for name, value, reference in zip(names, own, other, strict=True):
-            self._pairs.setdefault(name, []).append((value, reference))
+            self.note(name, value, reference)
+
+    def note(self, name: str, own: float, other: float) -> None:
+        """Note the figure *name* of one round; smaller is better."""
+        self._pairs.setdefault(name, []).append((own, other))
 
     @property
     def losses(self) -> list[str]:

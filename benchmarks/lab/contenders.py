@@ -1,14 +1,15 @@
-"""The contenders: nginx, Caddy, swapchart under its servers, and no proxy at all."""
+"""The contenders: nginx, Caddy, llama-swap, swapchart under its servers, and no proxy at all."""
 
 from __future__ import annotations
 
 import getpass
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -35,7 +36,6 @@ class Running:
         port: Where it answers.
         process: The started one.
         listening_s: From its spawn until it accepted connections; seconds.
-        idle_bytes: Resident memory before the first request.
         is_proxy: False for the upstream itself, whose CPU is not measured.
     """
 
@@ -43,7 +43,6 @@ class Running:
     port: int
     process: Process
     listening_s: float = 0.0
-    idle_bytes: int = 0
     is_proxy: bool = True
 
     def pids(self) -> list[int]:
@@ -177,27 +176,62 @@ http://127.0.0.1:{port} {{
     return _started("caddy", argv, folder, port, home)
 
 
-def start_swapchart(
-    folder: Path, name: str, *options: str, python: str = sys.executable
-) -> Running:
-    """Start ``swapchart serve`` with keys, ten models, and everything that it counts and keeps."""
-    first = free_ports(12)
-    port = first + 11
+def find_llama_swap() -> Path:
+    """Return the program that LLAMA_SWAP names.
+
+    Raises:
+        MissingError: The variable is not set, or there is no such program.
+    """
+    name = os.environ.get("LLAMA_SWAP", "")
+    if not name:
+        raise MissingError("LLAMA_SWAP is not set; expected the path of its program")
+    found = shutil.which(name)
+    if found is None:
+        raise MissingError(f"LLAMA_SWAP={name} is no program")
+    return Path(found).resolve()
+
+
+def llama_swap_argv(config: Path, port: int) -> list[str]:
+    """Return the command that serves *config* by llama-swap.
+
+    Raises:
+        MissingError: There is no llama-swap.
+    """
+    return [str(find_llama_swap()), "-config", str(config), "-listen", f"127.0.0.1:{port}"]
+
+
+def _write_models(folder: Path, first_port: int) -> Path:
+    """Write the configuration of ten models that swapchart and llama-swap both read."""
     models = {
         model: {
-            "cmd": upstream_argv("${PORT}"),
+            "cmd": shlex.join(upstream_argv("${PORT}")),
             "proxy": "http://127.0.0.1:${PORT}",
             "aliases": [f"{model}-alias"],
             "concurrencyLimit": 1000,
         }
         for model in [MODEL, *(f"other-{number}" for number in range(9))]
     }
-    config = {"startPort": first, "apiKeys": [API_KEY, "another-key"], "models": models}
+    config = {"startPort": first_port, "apiKeys": [API_KEY, "another-key"], "models": models}
     folder.mkdir(parents=True)
     path = folder / "config.yaml"
     path.write_text(json.dumps(config))
+    return path
+
+
+def start_llama_swap(folder: Path) -> Running:
+    """Start llama-swap with the keys and models of swapchart, its metrics and captures on."""
+    port = free_ports(12)
+    argv = llama_swap_argv(_write_models(folder, port + 1), port)
+    return _started("llama-swap", argv, folder, port)
+
+
+def start_swapchart(
+    folder: Path, name: str, *options: str, python: str = sys.executable
+) -> Running:
+    """Start ``swapchart serve`` with keys, ten models, and everything that it counts and keeps."""
+    port = free_ports(12)
     argv = [
-        python, "-m", "swapchart", "serve", "--config", str(path),
+        python, "-m", "swapchart", "serve", "--config", str(_write_models(folder, port + 1)),
         "--listen", f"127.0.0.1:{port}", "--state-dir", str(folder / "state"), *options,
     ]  # fmt: skip
     return _started(name, argv, folder, port)
@@ -218,16 +252,16 @@ class Variant:
     python: str = sys.executable
 
 
+_SERVERS = ("hypercorn", "uvicorn")
+
+
 def swapchart_variants() -> list[Variant]:
     """Return the servers that this swapchart can run under, and the same compiled, if it is."""
     told = subprocess.run(
         [sys.executable, "-m", "swapchart", "serve", "--help"], capture_output=True, text=True,
         cwd=cache_folder(), check=True,
     ).stdout  # fmt: skip
-    plain = [
-        Variant("swapchart, hypercorn", ("--server", "hypercorn")),
-        Variant("swapchart, uvicorn", ("--server", "uvicorn")),
-    ]
+    plain = [Variant(f"swapchart, {server}", ("--server", server)) for server in _SERVERS]
     variants = list(plain)
     compiled = _ROOT / ".venv-compiled" / "bin" / "python"  # SWAPCHART_COMPILE=1 ./dev setup
     if compiled.exists():
@@ -235,6 +269,24 @@ def swapchart_variants() -> list[Variant]:
     if "--stock" in told:
         variants += [Variant(f"{one.name} --stock", (*one.options, "--stock")) for one in plain]
     return variants
+
+
+def paired_variants(
+    pythons: Mapping[str, tuple[str, str]],
+) -> list[tuple[Variant, Variant]]:
+    """Return each variant of this checkout with the same one of another checkout.
+
+    Args:
+        pythons: As ``environments`` returns them.
+    """
+    return [
+        (
+            Variant(f"swapchart, {server}{suffix}", ("--server", server), own),
+            Variant(f"swapchart before, {server}{suffix}", ("--server", server), other),
+        )
+        for suffix, (own, other) in pythons.items()
+        for server in _SERVERS
+    ]
 
 
 def _started(
@@ -261,20 +313,19 @@ def own_versions() -> dict[str, str]:
     return found
 
 
-def versions() -> dict[str, str]:
-    """Return the versions of everything that is compared."""
+def versions(names: Collection[str] = ()) -> dict[str, str]:
+    """Return the versions of swapchart, and of those of *names* that are other programs."""
     found = own_versions()
-    programs: list[tuple[str, list[str]]] = [
-        ("caddy", [str(cache_folder() / "caddy" / "bin" / "caddy"), "version"]),
-        ("nginx", [str(find_nginx()), "-v"]),
-        ("wrk", [shutil.which("wrk") or "wrk", "-v"]),
-    ]
-    for name, argv in programs:
-        try:
-            told = subprocess.run(argv, capture_output=True, text=True, check=False)
-        except OSError:
-            found[name] = "none"
-        else:
-            words = (told.stdout + told.stderr).split()
-            found[name] = words[{"caddy": 0, "nginx": 2, "wrk": 1}[name]].rpartition("/")[2]
+    programs: dict[str, tuple[Callable[[], Path], str, int]] = {
+        "caddy": (find_caddy, "version", 0),
+        "nginx": (find_nginx, "-v", 2),
+        "llama-swap": (find_llama_swap, "-version", 1),
+        "wrk": (lambda: Path(shutil.which("wrk") or "wrk"), "-v", 1),
+    }
+    for name, (find, option, word) in programs.items():
+        if name in names:
+            done = subprocess.run(
+                [str(find()), option], capture_output=True, text=True, check=False
+            )
+            found[name] = (done.stdout + done.stderr).split()[word].rpartition("/")[2]
     return found

@@ -68,6 +68,19 @@ class Streams:
     p99_us: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class First:
+    """Streams one after the other, on one connection, each to its first event.
+
+    Attributes:
+        p50_us: From the request to the first event; microseconds.
+        p99_us: Likewise.
+    """
+
+    p50_us: float
+    p99_us: float
+
+
 def write_script(folder: Path) -> Path:
     """Write what tells wrk what to send, and to print what it saw as JSON."""
     fields = "\n".join(f'wrk.headers["{name}"] = "{value}"' for name, value in HEADERS.items())
@@ -121,13 +134,15 @@ def short(running: Running, script: Path, *, connections: int, seconds: float) -
     )
 
 
-def write_request(folder: Path, running: Running, *, chunks: int, period_us: int) -> Path:
-    """Write the bytes of a streaming request into a file."""
+def write_request(
+    folder: Path, running: Running, *, chunks: int, period_us: int, more: str = ""
+) -> Path:
+    """Write the bytes of a streaming request into a file; *more* goes into its query."""
     data = body(stream=True)
     fields = {**HEADERS, "Host": f"127.0.0.1:{running.port}", "Content-Length": str(len(data))}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
-    target = f"{PATH}?chunks={chunks}&period_us={period_us}"
-    path = folder / f"stream-{running.port}-{period_us}.http"
+    target = f"{PATH}?chunks={chunks}&period_us={period_us}{more}"
+    path = folder / f"stream-{running.port}-{chunks}-{period_us}.http"
     path.write_bytes(f"POST {target} HTTP/1.1\r\n{head}\r\n".encode() + data)
     return path
 
@@ -157,6 +172,23 @@ def streams(
         p50_us=result["p50_us"],
         p99_us=result["p99_us"],
     )
+
+
+def first_events(running: Running, folder: Path, *, seconds: float) -> First:
+    """Ask for one short stream after the other.
+
+    Raises:
+        InvalidRunError: A stream was refused or broke off.
+    """
+    request = write_request(folder, running, chunks=3, period_us=2000, more="&now=1")
+    told = subprocess.run(
+        [*_client_argv(running, request, 1, seconds), "--first"],
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    if told.returncode:
+        raise InvalidRunError(f"{running.name}: {told.stderr}")
+    result = json.loads(told.stdout)
+    return First(p50_us=result["p50_us"], p99_us=result["p99_us"])
 
 
 def slow_readers(running: Running, folder: Path, *, count: int, seconds: float) -> tuple[int, int]:

@@ -71,9 +71,11 @@ def document(
     return "\n\n".join([f"# {title}", "\n".join(facts), *parts]) + "\n"
 
 
-def publish(name: str, text: str, *, keep: bool) -> None:
-    """Print a report; *keep* it in results/ too."""
+def publish(name: str, text: str, *, keep: bool = False, kept: str | None = None) -> None:
+    """Print a report; *keep* it in results/ too, or what is *kept* of it."""
     print(text)
-    if keep:
+    if kept is None and keep:
+        kept = text
+    if kept is not None:
         RESULTS.mkdir(exist_ok=True)
-        (RESULTS / f"{name}.md").write_text(text)
+        (RESULTS / f"{name}.md").write_text(kept)

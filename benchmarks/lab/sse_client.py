@@ -2,7 +2,8 @@
 
 Runs as a process of its own so that it can be pinned. After all streams have begun it opens a
 window; within it, it counts events, takes how long each was under way (from the time the upstream
-wrote into it), and reads the proxy's CPU time at both ends. Prints one JSON object.
+wrote into it), and reads the proxy's CPU time at both ends. With ``--first`` it asks for one stream
+after the other instead, and takes how long each first event took. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -161,6 +162,38 @@ async def _run_slow(options: argparse.Namespace, request: bytes) -> dict[str, ob
     return {"errors": errors[:5]}
 
 
+def _is_whole(response: bytes) -> bool:
+    head, mark, body = response.partition(b"\r\n\r\n")
+    _, has_length, length = head.lower().partition(b"content-length: ")
+    if has_length:
+        return len(body) >= int(length.split(b"\r\n", 1)[0])
+    return bool(mark) and body.endswith(b"\r\n0\r\n\r\n")
+
+
+def _run_first(port: int, request: bytes, seconds: float) -> dict[str, object]:
+    """Ask for one stream after the other on one connection; take the time to its first event."""
+    delays = []
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            began = time.monotonic_ns()
+            sock.sendall(request)
+            data, delay = b"", 0
+            while not _is_whole(data):
+                piece = sock.recv(65536)
+                now = time.monotonic_ns()
+                data += piece
+                if not piece or not data.startswith(b"HTTP/1.1 200"[: len(data)]):
+                    raise SystemExit(f"no stream: {data[:200]!r}")
+                if not delay and _MARK in data:
+                    delay = now - began
+            delays.append(delay)
+    delays.sort()
+    p50, p99 = (delays[len(delays) * share // 100] / 1000 for share in (50, 99))
+    return {"p50_us": p50, "p99_us": p99}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
@@ -169,10 +202,14 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, required=True)
     parser.add_argument("--settle-s", type=float, default=0.2)
     parser.add_argument("--slow", action="store_true")
+    parser.add_argument("--first", action="store_true", help="only the time to the first event")
     parser.add_argument("--pids", type=int, nargs="*", default=[])
     options = parser.parse_args()
     run = _run_slow if options.slow else _run
     request = Path(options.request).read_bytes()
+    if options.first:
+        print(json.dumps(_run_first(options.port, request, options.seconds)))
+        return
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         print(json.dumps(runner.run(run(options, request))))
 

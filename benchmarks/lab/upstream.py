@@ -2,11 +2,11 @@
 
     POST anything                              one short JSON answer
     POST anything?echo=1                       the request's body
-    POST anything?chunks=N&period_us=P[&at=0]  N events, one every P us; 0 is as fast as they are taken
+    POST anything?chunks=N&period_us=P[&at=0][&now=1]  N events, one every P us; 0: as they are taken
     GET anything                               200
 
 Each event carries the time at which it was written (nanoseconds on the monotonic clock), unless
-``at=0`` asks for events that are the same each time.
+``at=0`` asks for events that are the same each time. ``now=1`` asks for the first one at once.
 """  # noqa: E501
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ class _Server(asyncio.Protocol):
         self._fixed = int(query[b"at"][0]) if b"at" in query else None
         self._transport.write(_STREAM_HEAD)
         if self._period_s:  # streams that began together do not tick together
-            self._due = self._loop.time() + random.random() * self._period_s
+            share = 0.0 if b"now" in query else random.random()
+            self._due = self._loop.time() + share * self._period_s
             self._timer = self._loop.call_at(self._due, self._tick)
         else:
             self._flood()
