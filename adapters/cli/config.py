@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -18,8 +17,8 @@ from ..config import (
     Config,
     ConfigProblems,
     Problem,
-    check_config,
     config_schema,
+    examine_config,
     format_problems,
     load_config,
 )
@@ -166,17 +165,14 @@ def examine(options: argparse.Namespace) -> Examined:
     from ..store.state_directory import NotAFolderError, check_folder, default_directory
 
     choose_configuration(options)
-    files = options.config
     found = Examined(configuration_sources(options))
-    problems = check_config(files, options.config_dir, is_here=True)
-    if options.lenient:
-        with suppress(ConfigProblems):
-            problems = list(load_config(files, options.config_dir, is_lenient=True).warnings)
+    config, problems = examine_config(
+        options.config, options.config_dir, is_lenient=options.lenient
+    )
     found.add(problems)
-    if found.errors:
+    if config is None:
         return found
     try:
-        config = load_config(files, options.config_dir, is_lenient=options.lenient)
         state = options.state_dir or default_directory(found.sources)
         found.add([*kv_problems(config, state), *fitting_problems(config, _readings(config))])
         found.add(container_problems(config, dict(os.environ)))

@@ -9,7 +9,7 @@ with file, line and column. Nothing is executed, and no ``repr`` or message show
 from __future__ import annotations
 
 from .command_line import split_command
-from .load import check_config, load_config
+from .load import check_config, examine_config, load_config
 from .problems import ConfigProblems, Problem, format_problems
 from .schema.document import config_schema
 from .schema.kv import Kv
@@ -52,6 +52,7 @@ __all__ = [
     "Timeouts",
     "check_config",
     "config_schema",
+    "examine_config",
     "format_problems",
     "load_config",
     "split_command",

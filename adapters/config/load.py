@@ -7,6 +7,7 @@ import re
 from collections.abc import Collection
 from collections.abc import Mapping as Map
 from collections.abc import Sequence as Listing
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -113,6 +114,31 @@ def check_config(
     """
     given = os.environ if env is None else env
     return _load(files, directory, given, is_here=is_here)[2].all()
+
+
+def examine_config(
+    files: Listing[Path] = (), directory: Path | None = None, *, is_lenient: bool = False
+) -> tuple[Config | None, list[Problem]]:
+    """Return a configuration and all problems, of programs and model files of this machine too.
+
+    Files without errors are read once.
+
+    Args:
+        files: See ``load_config``.
+        directory: See ``load_config``.
+        is_lenient: See ``load_config``.
+
+    Returns:
+        The configuration, or None if there is an error, and the problems.
+    """
+    config, _, collector = _load(files, directory, os.environ, is_here=True)
+    if not collector.has_errors:
+        return config, collector.all()
+    if is_lenient:
+        with suppress(ConfigProblems):
+            config = load_config(files, directory, is_lenient=True)
+            return config, [*config.warnings]
+    return None, collector.all()
 
 
 def _load(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from http.client import HTTPSConnection
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tools.net import wait_until
@@ -18,6 +19,8 @@ from tools.tls import PEM
 from swapchart import __version__
 from swapchart.adapters.cli import main
 from swapchart.adapters.cli.parsers import build_parser
+from swapchart.adapters.config import load
+from swapchart.adapters.config.document.merge import read_files
 
 
 @pytest.mark.parametrize("dash", ["-", "--"])
@@ -115,6 +118,31 @@ def test_config_check_accepts_the_flags_of_serve(
     path.write_text("models: {a: {cmd: '/bin/true ${PORT}', ttll: 3}}\n")
     assert main(["config", "check", str(path)]) == 0
     assert capsys.readouterr().out.endswith(f"{path}: ok, with 1 warning\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "key", "code", "reads"),
+    [([], "ttl: 3", 0, 1), (["--lenient"], "ttl: 3", 0, 1), (["--lenient"], "ttl: x", 0, 3)],
+)
+def test_config_check_of_a_file_without_errors_reads_it_once(
+    options: list[str], key: str, code: int, reads: int, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Only models to leave out take more: one to find them, and one each time without them."""
+    seen: list[object] = []
+
+    def note(*arguments: Any) -> Any:
+        seen.append(arguments[0])
+        return read_files(*arguments)
+
+    monkeypatch.setattr(load, "read_files", note)
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"models: {{a: {{cmd: '/bin/true ${{PORT}}', {key}}}, b: {{cmd: '/bin/true ${{PORT}}'}}}}"
+    )
+
+    assert main(["config", "check", *options, str(path)]) == code
+    assert len(seen) == reads
 
 
 def test_config_check_server_is_not_installed_names_the_extra(tmp_path: Path) -> None:
