@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from ... import __version__
 from ...machine import Bounds, ChartError, Document, Report, SwapchartError, check
+from ...machine.checking.checker import Explored, Parameters
 from ...machine.checking.report_formats import (
     Locate,
     problems_json,
@@ -32,7 +36,7 @@ def prove(options: argparse.Namespace, choose: Callable[[], Document]) -> int:
     began = time.perf_counter()
     try:
         document, file, locate = _placed(options, choose)
-        report = check(document, bounds=Bounds())
+        report = check(document, bounds=Bounds(), explore_all=explore_on_all_cores)
     except ChartError as error:
         return _refused(options, error)
     except (SwapchartError, OSError) as error:
@@ -44,6 +48,49 @@ def prove(options: argparse.Namespace, choose: Callable[[], Document]) -> int:
     else:
         _print(document, report, file, locate, time.perf_counter() - began)
     return 0 if report.is_ok and not (options.strict and report.warnings) else 1
+
+
+def explore_on_all_cores(
+    explore: Callable[[Parameters], Explored], sets: Iterable[Parameters]
+) -> Iterator[Explored]:
+    """Yield the result of each set in order; after a second, a process for each core explores.
+
+    Most charts take less. The processes are forked, so that they have the compiled chart; a program
+    with threads is not forked.
+
+    Raises:
+        SwapchartError: A process was killed.
+    """
+    left = list(sets)
+    end = time.monotonic() + _ALONE_S
+    while left and time.monotonic() < end:
+        yield explore(left.pop(0))
+    count = min(len(os.sched_getaffinity(0)), len(left))
+    if count < 2 or threading.active_count() > 1:
+        yield from map(explore, left)
+        return
+    from concurrent.futures import BrokenExecutor, ProcessPoolExecutor
+    from multiprocessing import get_context
+
+    context = get_context("fork")
+    try:
+        with ProcessPoolExecutor(count, context, _begin, (explore,)) as pool:
+            yield from pool.map(_explore, left)
+    except BrokenExecutor as error:
+        raise SwapchartError("a process of the check was killed; memory may be short") from error
+
+
+_ALONE_S = 1.0
+_explore_here: list[Callable[[Parameters], Explored]] = []  # of a forked process
+
+
+def _begin(explore: Callable[[Parameters], Explored]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a traceback
+    _explore_here.append(explore)
+
+
+def _explore(values: Parameters) -> Explored:
+    return _explore_here[0](values)
 
 
 def _placed(

@@ -11,6 +11,8 @@ no step does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
 
 from ..compiled import Machine
 from ..digest import proof_digest_of
@@ -26,6 +28,33 @@ from .graph import Graph, backward, components
 from .marks import Marked, entered, marked, never_taken
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Explored:
+    """Result of one set of parameters, of plain values.
+
+    Attributes:
+        run: Size of the exploration.
+        active: All states that were active in some situation.
+        taken: Marks of the transitions that were taken.
+        cut: Bounds of the exploration that were reached.
+        found: Findings.
+        warnings: Findings that break no promise.
+    """
+
+    run: Run
+    active: frozenset[str]
+    taken: frozenset[int]
+    cut: tuple[str, ...]
+    found: tuple[Finding, ...]
+    warnings: tuple[Finding, ...]
+
+
+Parameters: TypeAlias = Mapping[str, Value]
+ExploreAll: TypeAlias = Callable[
+    [Callable[[Parameters], Explored], Iterable[Parameters]], Iterable[Explored]
+]
+
+
 def check(
     document: Document,
     *,
@@ -33,6 +62,7 @@ def check(
     parameters: Iterable[Mapping[str, Value]] | None = None,
     stop_at_first: bool = False,
     most: int = 200_000,
+    explore_all: ExploreAll = map,
 ) -> Report:
     """Explore *document* under every set of parameters and report every broken promise.
 
@@ -43,6 +73,7 @@ def check(
             finding.
         stop_at_first: Return with the first findings, for callers that need a yes or no.
         most: Maximum number of situations under one set of parameters; more are a finding.
+        explore_all: Applies its first argument to each set, in order; the default is ``map``.
 
     Raises:
         ChartError: The chart cannot be compiled.
@@ -60,20 +91,22 @@ def check(
     seen: set[str] = set()
     taken: set[int] = set()
     cut: dict[str, None] = {}
-    for values in parameters or parameter_sets(document, bounds):
-        checker = _Checker(compiled, bounds, values, most, stop_at_first=stop_at_first)
-        runs.append(checker.run())
-        seen |= checker.active
-        taken |= checker.taken
-        cut |= dict.fromkeys(checker.cut)
-        _collect(found, checker.found.values())
-        _collect(warnings, checker.warnings.values())
+
+    def explore(values: Mapping[str, Value]) -> Explored:
+        return _Checker(compiled, bounds, values, most, stop_at_first=stop_at_first).explored()
+
+    for one in explore_all(explore, parameters or parameter_sets(document, bounds)):
+        runs.append(one.run)
+        seen |= one.active
+        taken |= one.taken
+        cut |= dict.fromkeys(one.cut)
+        _collect(found, one.found)
+        _collect(warnings, one.warnings)
         if found and stop_at_first:
             break
     if not found and parameters is None:
         _collect(found, _never_reached(document, seen | entered(marks, taken)))
-    is_whole = parameters is None and not found
-    if is_whole and not stop_at_first:
+    if parameters is None and not found and not stop_at_first:
         _collect(warnings, _idle_transitions(marks, taken, seen, is_cut=bool(cut)))
     return Report(
         findings=tuple(grouped(document, found.values())),
@@ -159,22 +192,19 @@ class _Checker:
         self.found: dict[tuple[str, str], Finding] = {}
         self.warnings: dict[tuple[str, str], Finding] = {}
 
-    @property
-    def active(self) -> set[str]:
-        """All states that were active in some situation."""
-        return {name for now in self._graph.nodes for name in now.configuration}
+    def explored(self) -> Explored:
+        """Explore, and return everything that was seen."""
+        run = self._run()
+        return Explored(
+            run=run,
+            active=frozenset(name for now in self._graph.nodes for name in now.configuration),
+            taken=frozenset(self._reactor.taken),
+            cut=tuple(self._world.cut),
+            found=tuple(self.found.values()),
+            warnings=tuple(self.warnings.values()),
+        )
 
-    @property
-    def taken(self) -> set[int]:
-        """Marks of the transitions that were taken."""
-        return self._reactor.taken
-
-    @property
-    def cut(self) -> list[str]:
-        """Bounds of the exploration that were reached."""
-        return self._world.cut
-
-    def run(self) -> Run:
+    def _run(self) -> Run:
         """Explore, then check what only the whole graph shows."""
         self._walk()
         if not self.found:

@@ -6,6 +6,7 @@ import io
 import json
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -202,3 +203,49 @@ def test_chart_types_writes_the_names_of_a_chart(
     assert main(["chart", "types", str(file), "-o", str(tmp_path / "lamp.py")]) == 0
     assert (tmp_path / "lamp.py").read_text() == printed
     assert main(["chart", "types", str(tmp_path / "none.yaml")]) == 1
+
+
+#: Explores each set of parameters of a chart here, and in forked processes.
+IN_PROCESSES = """
+import os, sys
+from pathlib import Path
+from swapchart.adapters.cli import chart_check
+from swapchart.machine import check, read
+
+document = read(Path(sys.argv[1]).read_text())
+chart_check._ALONE_S = 0.0
+os.sched_getaffinity = lambda pid: {0, 1}
+if sys.argv[2:]:
+    chart_check._begin = lambda explore: os._exit(1)
+report = check(document, explore_all=chart_check.explore_on_all_cores)
+assert report == check(document), report
+print(len(report.runs), len(report.findings))
+"""
+
+
+def in_processes(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    file = tmp_path / "lamp.yaml"
+    text = UNHANDLED.replace("data:", "parameters: {level: {values: [1, 2, 3]}}\ndata:")
+    file.write_text(text)
+    return subprocess.run(
+        [sys.executable, "-c", IN_PROCESSES, str(file), *options], capture_output=True, text=True,
+        check=False, timeout=60,
+    )  # fmt: skip
+
+
+def test_chart_check_in_processes_finds_the_same(tmp_path: Path) -> None:
+    """Runs, findings and warnings of forked processes are those of one process, in its order."""
+    done = in_processes(tmp_path)
+
+    assert done.returncode == 0, done.stderr
+    runs, findings = map(int, done.stdout.split())
+    assert runs == 3
+    assert findings >= 1
+
+
+def test_chart_check_whose_process_is_killed_raises(tmp_path: Path) -> None:
+    """The check of a chart that takes all memory ends with an error instead of waiting."""
+    done = in_processes(tmp_path, "killed")
+
+    assert done.returncode == 1
+    assert "SwapchartError: a process of the check was killed; memory may be short" in done.stderr
