@@ -1,8 +1,8 @@
 """Compiles the hot path when a wheel is built with SWAPCHART_COMPILE=1; needs a C compiler.
 
 The modules that every request goes through are named in pyproject.toml. They are ordinary Python,
-run as such by everybody who works on them; mypyc takes a third off what a request costs. The wheel
-holds both, and the interpreter takes what was compiled.
+and run as such from a checkout; mypyc takes a third off what a request costs. The wheel holds both,
+and the interpreter takes what was compiled. `./dev wheel` builds it beside the plain one.
 """
 
 from __future__ import annotations
@@ -77,7 +77,9 @@ class CompilingHook(BuildHookInterface[Any]):
         (folder / "mypy.ini").write_text(_MYPY)
         with chdir(folder):
             modules = [f"swapchart/{name}" for name in self.config["modules"]]
-            extensions = mypycify(["--config-file", "mypy.ini", *modules], group_name=_GROUP)
+            options = ["--config-file", "mypy.ini", *modules]
+            # With what debuggers read, the library takes 8.9 MB instead of 5.7.
+            extensions = mypycify(options, group_name=_GROUP, debug_level="0")
             command = build_ext(Distribution({"name": "swapchart", "ext_modules": extensions}))
             command.build_lib, command.build_temp = "compiled", "objects"
             command.ensure_finalized()

@@ -13,6 +13,8 @@ from tools import shown
 from tools.documents import DOCUMENTS, PAGES, ROOT
 from tools.stale_diagrams import stale_diagrams
 
+from swapchart import __version__
+
 pytestmark = pytest.mark.slow
 
 LONGEST_S = 280.0
@@ -147,6 +149,42 @@ def test_docs_bench_options_exist() -> None:
     assert {"--seconds", "--seed"} <= {*re.findall(r"--\w+", help_of["soak"])}
     for name in ("proxy", "coldswap", "startup", "engine"):
         assert "--against CHECKOUT" in help_of[name]
+
+
+def test_docs_bench_takes_the_program_of_llama_swap_as_a_contender(tmp_path: Path) -> None:
+    """Whatever takes its flags can stand in for it, and a program that is missing is named."""
+    program = tmp_path / "llama-swap"
+    swapchart = f"'{_STAMP.parent}/bin/swapchart'"
+    program.write_text(
+        f'#!/bin/sh\n[ "$1" != -version ] || exec {swapchart} "$1"\nexec {swapchart} serve "$@"\n'
+    )
+    command = "./dev bench coldswap --quick --swaps --runs 1"
+    assert "LLAMA_SWAP=none is no program" in run(f"LLAMA_SWAP=none {command} --only none")
+    program.chmod(0o700)
+    shown_text = run(f"LLAMA_SWAP={program} {command} --only llama")
+
+    assert "| median ms | by hand | llama-swap |" in shown_text
+    assert re.search(r"^\| instant: swap \| \d", shown_text, re.MULTILINE)
+    assert f"llama-swap {__version__}." in shown_text
+
+
+def test_docs_wheel_without_a_compiler_builds_the_plain_one(copy: Path) -> None:
+    """`./dev wheel` names what is missing, and the folder keeps no compiled wheel of before."""
+    tools = copy.parent / "bin"
+    tools.mkdir()
+    for folder in ("/usr/local/bin", "/usr/bin", "/bin"):
+        for path in Path(folder).iterdir():
+            if path.name not in ("cc", "gcc") and not (tools / path.name).is_symlink():
+                (tools / path.name).symlink_to(path)
+    (copy / "dist").mkdir()
+    (copy / "dist" / "swapchart-0.0.1-cp311-cp311-linux_x86_64.whl").touch()
+
+    said = run(f"PATH={tools} CC=cc ./dev wheel", copy)
+
+    assert "there is no C compiler; on Debian: apt-get install gcc" in said
+    (wheel,) = (copy / "dist").iterdir()
+    assert re.fullmatch(r"swapchart-[\d.]+-py3-none-any\.whl", wheel.name)
+    assert f"{wheel}: " in said
 
 
 def test_docs_release_check_is_a_command_of_dev() -> None:

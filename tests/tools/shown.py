@@ -331,6 +331,7 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     ),
     f"{_E2E}_install.py::test_docs_readme_installation_checks_its_configuration": (
         "README.md: pip install '.[all]'",
+        "docs/operations.md: pip install '.[all]'",
         "README.md: swapchart config check config.yaml",
     ),
     f"{_E2E}_install.py::test_docs_readme_serves_a_folder_of_models_in_two_commands": (
@@ -345,6 +346,9 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "docs/operations.md: podman build --build-arg BASE=python:3.13-slim --tag swapchart .",
         "docs/operations.md: podman run --init -p 127.0.0.1:8080:8080 -v ./config:/config:ro "
         "-v state:/state swapchart",
+    ),
+    f"{_E2E}_dev.py::test_docs_bench_takes_the_program_of_llama_swap_as_a_contender": (
+        "benchmarks/README.md: LLAMA_SWAP=/usr/local/bin/llama-swap ./dev bench proxy",
     ),
     f"{_E2E}_dev.py::test_docs_release_check_is_a_command_of_dev": (
         "docs/contributing.md: ./dev release-check",
@@ -422,7 +426,7 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
     BENCH: (
         "benchmarks/README.md: ./dev bench NAME",
         "benchmarks/README.md: ./dev bench proxy",
-        "benchmarks/README.md: ./dev bench proxy --rounds 5",
+        "benchmarks/README.md: --only WORD",
         "benchmarks/README.md: ./dev bench coldswap",
         "benchmarks/README.md: ./dev bench coldswap --memory",
         "benchmarks/README.md: ./dev bench kv",
@@ -524,6 +528,7 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
 }
 
 _COMPILED = "export SWAPCHART_COMPILE=1"
+_WHEEL = '\n./dev wheel "$scratch/wheels"\n'
 _SUITE = './dev test -q -n 2 --dist loadfile --no-loadscope-reorder -m "($only) and not measures"'
 
 #: Items that .ci/run itself runs -> the text that must stand there.
@@ -539,7 +544,14 @@ BY_CI: Mapping[str, str] = {
     "docs/contributing.md: .ci/container": "\n.ci/container\n",
     "docs/contributing.md: ./dev test": _SUITE,
     "docs/diagrams.md: apt-get install graphviz": "missing='graphviz'",
-    "docs/getting-started.md: SWAPCHART_COMPILE=1 pip install '.[all]'": _COMPILED,
+    "README.md: ./dev wheel": _WHEEL,
+    "docs/architecture.md: ./dev wheel": _WHEEL,
+    "docs/contributing.md: ./dev wheel": _WHEEL,
+    "docs/contributing.md: SWAPCHART_COMPILE=1 ./dev test": _COMPILED,
+    "docs/getting-started.md: ./dev wheel": _WHEEL,
+    "docs/operations.md: ./dev wheel": _WHEEL,
+    "docs/operations.md: pip install --no-index --no-deps --force-reinstall --find-links dist "
+    "swapchart": "install --quiet --no-index --no-deps --force-reinstall --find-links",
     "docs/operations.md: SWAPCHART_COMPILE=1 pip install '.[all]'": _COMPILED,
 }
 
