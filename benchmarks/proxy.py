@@ -130,7 +130,7 @@ def start_all(
             if number >= 0:
                 found.starts_s.append(one.listening_s)
                 found.idle_bytes.append(rss_bytes(one.pids()))
-                found.idle_pss_bytes.append(pss_bytes(one.pids()))
+                found.idle_pss_bytes.append(sum(map(pss_bytes, one.pids())))
             if number < rounds - 1:
                 one.process.stop()
             else:
