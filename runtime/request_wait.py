@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from typing import Literal, TypeAlias, get_args
 
 from ..dataclass import dataclass, field
@@ -104,6 +105,14 @@ class RequestWait:
         if self.granted_at is not None:
             longest_s = now - self.granted_at
             self.start_hooks_s = min(max(hooks_s - self._hooks_before_s, 0.0), longest_s)
+
+    def until(self, now: float, hooks_s: float) -> RequestWait:
+        """Return the wait as if it ended *now*; itself if it has ended."""
+        if self.ended_at is not None:
+            return self
+        found = replace(self)
+        found.note_end(now, hooks_s)
+        return found
 
     # ---- durations, whose sum is the whole wait
     @property

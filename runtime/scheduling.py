@@ -135,6 +135,8 @@ class ServiceEntry:
         starting_at: Time when its last start began, in seconds.
         start_s: Duration of its last start that succeeded, in seconds >= 0.
         starts_s: Durations of its last starts that succeeded, at most six, in seconds.
+        earlier_load_s: Time that a start took in earlier runs of the program, in seconds; 0 means
+            that it is not known.
         used_at: Time of its last use in seconds: it became ready, or its last request ended.
         is_open: A request may be granted without asking the scheduler: the hot path.
         closed_reason: Change of the service that its requests wait for, in words; else empty.
@@ -158,6 +160,7 @@ class ServiceEntry:
     starting_at: float = 0.0
     start_s: float = 0.0
     starts_s: list[float] = field(default_factory=list)
+    earlier_load_s: float = 0.0
     used_at: float = 0.0
     is_open: bool = False
     closed_reason: str = ""
@@ -197,10 +200,16 @@ class ServiceEntry:
         """Time in seconds that a start takes: the median of the last five, >= 0.
 
         The first one is left out as soon as there is another: it reads the model from the disk,
-        and took 3.7 to 5.1 s where the others took 0.3 to 0.8 s.
+        and took 3.7 to 5.1 s where the others took 0.3 to 0.8 s. Before the first one it is that of
+        earlier runs of the program, or 1.
         """
         starts = self.starts_s[1:] if len(self.starts_s) > 1 else self.starts_s
-        return median(starts) if starts else 1.0
+        return median(starts) if starts else self.earlier_load_s or 1.0
+
+    @property
+    def has_load_time(self) -> bool:
+        """True if it is known how long a start takes."""
+        return bool(self.starts_s) or self.earlier_load_s > 0
 
     def stays_until(self, min_residency_s: float) -> float:
         """Return the time until which it is kept for its next request while idle; seconds.

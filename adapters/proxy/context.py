@@ -20,6 +20,7 @@ from .accounting.accounting import Accounting
 from .accounting.request_record import InFlightRequests, RequestRecord
 from .body.turns import Turns
 from .event_bus import EventBus
+from .formatting import plain_names
 from .listener_limits import ListenerLimits
 from .models.catalog import LocalModel, ModelCatalog, Target
 from .models.failed_starts import FailedStarts
@@ -220,6 +221,7 @@ class ProxyContext:
         self.server = "asgi"
         self.tracing = tracing
         self.accounting = Accounting(activity, self.event_bus, self.own_log, options.capture_bytes)
+        self.accounting.recorder.session_headers = plain_names(options.session_headers)
         if tracing is not None:
             self.accounting.recorder.counters = tracing.counting(self.accounting.metrics)
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -240,6 +242,7 @@ class ProxyContext:
         self.header_cache = HeaderCache()
         self.trusts = ProxyTrust(options.trusted_proxies).allows
         self.accounting.captures.resize(options.capture_bytes)
+        self.accounting.recorder.session_headers = plain_names(options.session_headers)
         self.listeners.limit_to(options.listeners, options.listeners_per_key)
         self.profiles = Profiles(catalogue.profiles)
         if active is not None and active in self.profiles:

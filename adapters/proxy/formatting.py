@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from ..http1.asgi_types import Headers
@@ -21,6 +22,12 @@ def redacted_headers(headers: Headers) -> dict[str, str]:
         text = REDACTED if name in _SECRET else value.decode("latin-1")
         found.setdefault(name.decode("latin-1").title(), text)
     return found
+
+
+def plain_names(names: Iterable[str]) -> tuple[bytes, ...]:
+    """Return *names* of headers in lower case, without those whose values are secret."""
+    found = [name.lower().encode() for name in names]
+    return tuple(name for name in found if name not in _SECRET)
 
 
 def rfc3339(at: float) -> str:

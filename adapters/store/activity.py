@@ -72,6 +72,7 @@ _INSERT = f"INSERT INTO {TABLE} VALUES ({', '.join('?' * len(ActivityRow._fields
 _INSERT_WAIT = f"INSERT INTO swapchart_wait VALUES ({', '.join('?' * len(WaitRow._fields))})"
 _PRUNE_WAITS = "DELETE FROM swapchart_wait WHERE id <= (SELECT MAX(id) FROM swapchart_wait) - ?"
 _JOINED = f"{TABLE} a LEFT JOIN swapchart_wait w ON w.id = a.id"
+_LIKE = "a.{} LIKE ? ESCAPE '\\'"
 _WIDTH = len(ActivityRow._fields)
 
 
@@ -81,6 +82,10 @@ class ActivityQuery:
 
     Attributes:
         models: Model ids; empty means all models.
+        statuses: Ranges of statuses, both ends included; empty means all statuses.
+        text: Part of the model, path, error, request id or session, in any case of ASCII letters;
+            empty means any.
+        has_whole_text: `text` may be a part of the error or the request id too.
         start: Earliest time, in milliseconds since 1970; None means unlimited.
         end: Latest time, in milliseconds since 1970; None means unlimited.
         min_id: Lowest id; None means unlimited.
@@ -92,6 +97,9 @@ class ActivityQuery:
     """
 
     models: tuple[str, ...] = ()
+    statuses: tuple[tuple[int, int], ...] = ()
+    text: str = ""
+    has_whole_text: bool = True
     start: int | None = None
     end: int | None = None
     min_id: int | None = None
@@ -245,6 +253,20 @@ def _condition(query: ActivityQuery) -> tuple[str, tuple[Any, ...]]:
     if query.models:
         parts.append(f"a.model IN ({', '.join('?' * len(query.models))})")
         values += query.models
+    if query.statuses:
+        ranges = " OR ".join(["a.resp_status_code BETWEEN ? AND ?"] * len(query.statuses))
+        parts.append(f"({ranges})")
+        values += [status for span in query.statuses for status in span]
+    if query.text:
+        like = "".join(f"\\{letter}" if letter in r"\%_" else letter for letter in query.text)
+        columns = [
+            "model",
+            "req_path",
+            *(("error_msg", "request_id") if query.has_whole_text else ()),
+        ]
+        likes = [_LIKE.format(column) for column in (*columns, "metadata")]
+        parts.append(f"({' OR '.join(likes)})")
+        values += [f"%{like}%"] * len(columns) + [f'%"session": "%{like}%']
     limits: Sequence[tuple[str, int | None]] = (
         ("a.time >= ?", query.start), ("a.time <= ?", query.end),
         ("a.id >= ?", query.min_id), ("a.id <= ?", query.max_id),

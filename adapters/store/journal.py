@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict
+from statistics import median
 from time import time
 from typing import Any
 
@@ -77,6 +78,22 @@ _COLUMNS = (
 _RUN_DIGITS = 8  # of the id of a run of the proxy that are shown
 _PRUNE = "DELETE FROM transition WHERE id <= (SELECT MAX(id) FROM transition) - ?"
 _PRUNE_EVERY = 256
+_LOADS = 5  # last starts of a service that are looked at
+# A start that was adopted, or begun by an earlier run of the proxy, has no beginning of its own.
+_LOAD_TIMES = f"""
+    WITH steps AS (
+        SELECT service, id, target, at, instance, LAG(target) OVER own AS before,
+            LAG(at) OVER own AS began, LAG(instance) OVER own AS began_in
+        FROM transition WHERE target IN ('before_start', 'ready')
+        WINDOW own AS (PARTITION BY service ORDER BY id)
+    ), loads AS (
+        SELECT service, at - began AS seconds,
+            ROW_NUMBER() OVER (PARTITION BY service ORDER BY id DESC) AS place
+        FROM steps
+        WHERE target = 'ready' AND before = 'before_start' AND began_in = instance AND at > began
+    )
+    SELECT service, seconds FROM loads WHERE place <= {_LOADS}
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,6 +261,17 @@ class Journal:
             StoreError: The store is off.
         """
         return await self._rows("swap_id = ? ORDER BY id", swap_id, limit)
+
+    async def load_times(self) -> dict[str, float]:
+        """Return the median duration of the last starts of each service, in seconds.
+
+        Raises:
+            StoreError: The store is off.
+        """
+        found: dict[str, list[float]] = {}
+        for service, seconds in await self._db.query(_LOAD_TIMES):
+            found.setdefault(service, []).append(seconds)
+        return {service: median(durations) for service, durations in found.items()}
 
     async def _rows(self, which: str, value: str, limit: int) -> list[dict[str, Any]]:
         sql = f"SELECT {', '.join(_COLUMNS)} FROM transition WHERE {which} LIMIT ?"

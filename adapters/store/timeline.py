@@ -15,6 +15,9 @@ from .database import Database
 SPAN_MS = 7 * 86_400_000
 """For which samples of memory and restores are kept, in milliseconds."""
 
+CANCELED = 499
+"""Status of a request whose client disconnected, or that was canceled."""
+
 _LONGEST_MS = 600_000  # before the span, where a request that lasts into it is looked for
 _SAMPLE_MS = 300_000  # longest time between two samples of one device
 _RESTORED = 500  # newest restores that are returned
@@ -31,12 +34,17 @@ _TRANSITIONS = """
     )
     ORDER BY t.service, t.id
 """
+# A request that was never admitted has waited until its end.
+_HAS_FAILED = f"resp_status_code >= 400 AND resp_status_code <> {CANCELED}"
 # Of each group the request that waited longest; its wait and its id are compared as one number.
 _REQUESTS = f"""
     SELECT a.model, g.requests, g.waited, g.answering, g.until, a.id, a.time, a.resp_status_code,
-        a.duration, a.waited, a.first_byte, w.swap_id, w.queue, w.evict, w.start, w.hooks
+        a.duration, a.waited, a.first_byte, g.rejected, g.failed, g.canceled, w.swap_id, w.queue,
+        w.evict, w.start, w.hooks
     FROM (
-        SELECT COUNT(*) AS requests, TOTAL(waited) AS waited, MIN(time + waited) AS answering,
+        SELECT COUNT(*) AS requests, SUM(resp_status_code = {CANCELED}) AS canceled,
+            SUM({_HAS_FAILED} AND waited >= duration) AS rejected,
+            SUM({_HAS_FAILED} AND waited < duration) AS failed, TOTAL(waited) AS waited, MIN(time + waited) AS answering,
             MAX(time + duration) AS until, MAX((MIN(waited, 1000000000) << 32) | id) AS longest
         FROM {TABLE} WHERE time BETWEEN ?1 - {_LONGEST_MS} AND ?2 AND time + duration >= ?1
         GROUP BY model, time / ?3
@@ -86,6 +94,9 @@ class RequestGroup(NamedTuple):
         answering: When the first of them was admitted.
         until: When the last of them ended.
         id: Number of the request that waited longest; this and what follows is about it.
+        rejected: Number of the requests that were not admitted.
+        failed: Number of those that were, and failed.
+        canceled: Number of those that were canceled, or whose client disconnected.
         swap_id: The swap that it waited for, or empty; None, as what follows, if it had not to.
     """
 
@@ -100,6 +111,9 @@ class RequestGroup(NamedTuple):
     duration: int
     waited: int
     first_byte: int
+    rejected: int
+    failed: int
+    canceled: int
     swap_id: str | None
     queue: int | None
     evict: int | None

@@ -269,22 +269,22 @@ def test_ui_shows_and_cancels_requests(browser: Browser, proxy: SwapchartProcess
     with opened(browser, proxy, "/ui/requests") as page:
         expect_text(page, "#connection", "^live$")
         with proxy.open_stream("good"), proxy.open_chat("org/other") as waiting:
-            expect_text(page, "#flights tr.queued td:first-child", "^org/other$")
-            expect_text(page, "#flights tr.queued .why", "place 1 in the queue.*good has 1 request")
+            expect_text(page, "tr.queued td:nth-child(2)", "^org/other$")
+            expect_text(page, "tr.queued .why", "place 1 in the queue.*good has 1 request")
             expect_text(page, "#busy", "^2$")
-            flight = page.locator("#flights tr:not(.queued)", has_text="good")
-            expect_text(page, "#flights tbody tr:first-child td:nth-child(4)", "responding 200")
-            flight.get_by_role("button").click()
+            flight = page.locator("tr.live:not(.queued)", has_text="good")
+            expect_text(page, flight.locator(".why"), "responding 200")
+            flight.get_by_role("button", name="Cancel").click()
             assert waiting.read_answer().status == 200
-        page.locator("#no-flights").wait_for()
+        wait_for(page, lambda: page.locator("tr.live").count() == 0, "the end of both")
         page.locator("#busy").wait_for(state="hidden")
-        done = page.locator("#done tbody tr", has_text="org/other").first
-        expect_text(page, done.locator("td").nth(6), "^2$")  # an older row may come first
+        done = page.locator("tr.done", has_text="org/other").first
+        expect_text(page, done.locator("td").nth(5), "^2")  # an older row may come first
         done.get_by_role("button", name="Show").click()
         expect_text(page, "#capture", r'/v1/chat/completions.*"max_tokens": 2.*"usage"')
         page.get_by_role("button", name="Close").click()
-        page.locator("#done-model").select_option("good")
-        expect_text(page, "#done tbody tr:first-child td:nth-child(2)", "^good$")
+        page.locator("#filter-model").select_option("good")
+        expect_text(page, "tr.done >> nth=0 >> td >> nth=1", "^good$")
 
 
 def test_ui_shows_logs_as_they_come(browser: Browser, proxy: SwapchartProcess) -> None:
@@ -319,7 +319,7 @@ def test_ui_shows_hostile_texts_as_texts(browser: Browser, proxy: SwapchartProce
         page.get_by_role("link", name="Logs").click()
         expect_text(page, "#upstream-log", re.escape(HOSTILE))
         page.get_by_role("link", name="Requests").click()
-        expect_text(page, "#done tbody tr:first-child td:nth-child(2)", re.escape(model))
+        expect_text(page, "tr.done >> nth=0 >> td >> nth=1", re.escape(model))
         assert page.locator("img:not([src$='favicon.svg'])").count() == 0
         page.get_by_role("link", name="Models", exact=True).click()
         unload_all(page, "good", "org/other")

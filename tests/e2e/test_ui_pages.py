@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tools.browser import expect_text, opened
-from tools.swapchart_process import Edited, Serve, SwapchartProcess, demo_model
+from tools.browser import expect_text, opened, wait_for
+from tools.swapchart_process import CHAT, Edited, Serve, SwapchartProcess, demo_model
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -34,7 +34,7 @@ def proxy(serve_module: Serve) -> SwapchartProcess:
 
 def finished(page: Page, model: str) -> str:
     """Return the selector of the newest finished request of *model* once it is listed."""
-    row = "#done tbody tr"
+    row = "tr.done"
     expect_text(page, f"{row} >> nth=0 >> td >> nth=1", f"^{model}$")
     return row
 
@@ -52,6 +52,65 @@ def test_ui_requests_show_where_the_time_went(browser: Browser, proxy: Swapchart
         expect_text(page, "tr.details", "X-Request-ID")
 
 
+def test_ui_request_keeps_one_row_from_the_queue_to_its_end(
+    browser: Browser, proxy: SwapchartProcess
+) -> None:
+    """Its bar grows through its phases, and what was opened stays open."""
+    with opened(browser, proxy, "/ui/requests") as page:
+        expect_text(page, "#connection", "^live$")
+        with proxy.open_stream("slow") as stream, proxy.open_chat("a") as waiting:
+            row = page.locator("tr.queued", has_text="slow has 1 request")
+            row.wait_for()
+            assert row.count() == 1
+            row.evaluate("(item) => item.dataset.seen = 'yes'")
+            row.get_by_role("button", name="Time of request under way").click()
+            seen = page.locator("tr[data-seen]")
+            bar = seen.get_by_role("img")
+            expect_text(page, "tr.details .phases", r"^\s*[\d.]+ m?s in the queue$")
+            first = float(bar.locator(".phase").first.evaluate("(item) => item.style.width")[:-1])
+            assert first > 0
+            stream.close()
+            assert waiting.read_answer().status == 200
+        expect_text(page, seen.locator(".why"), "^200")
+        assert "in the queue" in (bar.get_attribute("aria-label") or "")
+        assert "the model had started" in (bar.get_attribute("aria-label") or "")
+        expect_text(page, "tr.details", "in the queue.*Evicted for it: slow")
+        assert seen.get_attribute("class") == "done"
+        wait_for(page, lambda: page.locator("tr.live").count() == 0, "the end of both")
+
+
+def test_ui_requests_are_found_by_status_and_text(
+    browser: Browser, proxy: SwapchartProcess
+) -> None:
+    """Both the finished ones and those under way; the filters are part of the address."""
+    headers = {"X-Request-ID": "find-me", "X-Session-ID": "session-7"}
+    chat = {"model": "a", "messages": [{"role": "user", "content": "x"}], "max_tokens": 1}
+    assert proxy.call("POST", CHAT, value=chat, headers=headers).status == 200
+    assert proxy.chat("nothing").status == 404
+    with opened(browser, proxy, "/ui/requests?text=FIND-ME") as page:
+        expect_text(page, "tr.done .why", "^200")
+        assert page.locator("tr.done").count() == 1
+        page.locator("tr.done").get_by_role("button", name="Time").click()
+        expect_text(page, "tr.details", "X-Request-ID find-me.*session session-7")
+        page.locator("#filter-text").fill("session-7")
+        page.wait_for_url("**/ui/requests?text=session-7")
+        expect_text(page, "tr.done .why", "^200")
+        page.locator("#filter-text").fill("")
+        page.locator("#filter-status").select_option("failed")
+        expect_text(page, "tr.done td:nth-child(2)", "^nothing$")
+        assert page.locator("tr.done .good").count() == 0
+        page.locator("#filter-status").select_option("running")
+        expect_text(page, "#requests-note", "No request matches")
+        with proxy.open_stream("slow"):
+            expect_text(page, "tr.live td:nth-child(2)", "^slow$")
+            page.locator("#filter-text").fill("else")
+            expect_text(page, "#requests-note", "No request matches")
+            page.locator("#filter-text").fill("completions")
+            page.locator("tr.live").wait_for()
+        page.locator("#filter-status").select_option("canceled")
+        expect_text(page, "tr.done td:nth-child(2)", "^slow$")
+
+
 def test_ui_requests_are_filtered_and_saved(
     browser: Browser, proxy: SwapchartProcess, tmp_path: Path
 ) -> None:
@@ -59,13 +118,13 @@ def test_ui_requests_are_filtered_and_saved(
     for model in ("a", "it's", "a"):
         assert proxy.chat(model).status == 200
     with opened(browser, proxy, "/ui/requests") as page:
-        page.locator("#done-model").select_option("it's")
+        page.locator("#filter-model").select_option("it's")
         page.wait_for_url("**/ui/requests?of=it%27s")
         finished(page, "it's")
-        page.locator("#done-sort").select_option("duration")
+        page.locator("#filter-sort").select_option("duration")
         page.reload()
         finished(page, "it's")
-        assert page.locator("#done-sort").input_value() == "duration"
+        assert page.locator("#filter-sort").input_value() == "duration"
         with page.expect_download() as download:
             page.locator("#save-csv").click()
         path = tmp_path / "requests.csv"

@@ -25,7 +25,7 @@ PAGES = {
     "home": ("", "main h1"),
     "models": ("models", ".model"),
     "model": ("models?model=qwen3-8b", ".state.active"),
-    "requests": ("requests", "#done tbody tr"),
+    "requests": ("requests", "tr.done"),
     "playground": ("playground?model=qwen3-8b", "#prompt"),
     "logs": ("logs", "#upstream-log .lines"),
     "system": ("system", ".plot canvas"),

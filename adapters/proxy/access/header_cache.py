@@ -36,13 +36,14 @@ class CachedHeaders:
         lines: Host of an upstream -> the headers to forward, without the body's length
             and the id of the request.
         lines_with_keys: The same for models that get the API keys of clients.
+        session: Session of the client, or ""; None before a request with these headers was recorded.
         log_prefix: Method, path and HTTP version of the last request with these headers, and the
             beginning and the end of its line in the access log.
     """
 
     __slots__ = (
         "content_type", "keep_alive_error", "keep_alive_s", "lines", "lines_with_keys",
-        "log_prefix", "verdicts",
+        "log_prefix", "session", "verdicts",
     )  # fmt: skip
 
     def __init__(self, headers: Headers) -> None:
@@ -57,6 +58,7 @@ class CachedHeaders:
         self.verdicts: dict[int, Allowed | Denied] = {}
         self.lines: dict[bytes, bytes] = {}
         self.lines_with_keys: dict[bytes, bytes] = {}
+        self.session: str | None = None
         self.log_prefix: tuple[tuple[str, bytes, str], str, str] | None = None
 
     def add_lines(self, host: bytes, lines: bytes, *, passes_keys: bool) -> None:

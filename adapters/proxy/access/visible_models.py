@@ -19,6 +19,7 @@ Row = TypeVar("Row", bound=Struct)
 
 OTHER = "(another model)"
 _TEXTS = ("cause", "why", "error_msg", "detail", "action", "request_id")
+_NAMES = ("resident", "evicted")  # lists of models beside others
 
 
 class View:
@@ -92,6 +93,8 @@ class View:
         if isinstance(value, dict):
             return {name: self._value(name, item) for name, item in value.items()}
         if isinstance(value, list):
+            if key in _NAMES:
+                return self.visible(value)
             return [self._value(key, item) for item in value]
         return value
 

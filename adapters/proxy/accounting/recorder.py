@@ -14,7 +14,7 @@ from ...store.activity import ActivityRow, ActivityStore, WaitRow
 from ..event_bus import EventBus
 from .access_log import access_log_line
 from .captures import Captures
-from .request_record import RequestRecord, metadata_of
+from .request_record import RequestRecord, metadata_of, session_of
 from .token_usage import TokenUsage, decoded, error_of, tokens_of
 
 
@@ -42,6 +42,7 @@ class Recorder:
 
     Attributes:
         counters: Counters to update.
+        session_headers: Names of headers that identify a client's session, in lower case.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Recorder:
         self._store, self._captures, self.counters = store, captures, counters
         self._event_bus, self._log = event_bus, log
         self._number = 0
+        self.session_headers: tuple[bytes, ...] = ()
 
     def record(self, record: RequestRecord) -> None:
         """Record a finished request; never waits."""
@@ -73,11 +75,21 @@ class Recorder:
         number = self._next_number()
         self._captures.add(number, record)
         if self._store is not None:
-            self._store.put(activity_row(number, record, tokens, body))
+            session = session_of(record.request, self.session_headers)
+            self._store.put(activity_row(number, record, tokens, body, session))
             if record.wait is not None and record.wait.queued_at is not None:
                 self._store.put_wait(wait_row(number, record.wait))
-            self._event_bus.publish("activity", {"id": number})
+            self._publish(number, record)
         self._log.line(access_log_line(record))
+
+    def _publish(self, number: int, record: RequestRecord) -> None:
+        """Publish the id of a row, and the number that its request had in flight, if any."""
+        if not self._event_bus.is_heard:
+            return
+        value: dict[str, int | str] = {"id": number}
+        if record.id:
+            value["inflight"] = str(record.id)
+        self._event_bus.publish("activity", value)
 
     def _next_number(self) -> int:
         if self._store is not None:
@@ -102,7 +114,7 @@ def response_body(record: RequestRecord) -> bytes | None:
 
 
 def activity_row(
-    number: int, record: RequestRecord, tokens: TokenUsage, body: bytes | None
+    number: int, record: RequestRecord, tokens: TokenUsage, body: bytes | None, session: str
 ) -> ActivityRow:
     """Return the activity row for *record*."""
     error, status, started = record.error, record.status, record.started
@@ -119,7 +131,7 @@ def activity_row(
         round(max(duration_ms, tokens.server_ms)),
         round((admitted - started) * 1000),
         round((headers_at - started) * 1000) if headers_at else 0,
-        error[:500], _metadata_text(record), record.request.request_id.decode(),
+        error[:500], _metadata_text(record, session), record.request.request_id.decode(),
     )  # fmt: skip
 
 
@@ -136,7 +148,8 @@ def wait_row(number: int, wait: RequestWait) -> WaitRow:
     )  # fmt: skip
 
 
-def _metadata_text(record: RequestRecord) -> str:
-    if record.priority is not None and not record.selector and record.cache is None:
+def _metadata_text(record: RequestRecord, session: str) -> str:
+    is_plain = not record.selector and record.cache is None and not session
+    if record.priority is not None and is_plain:
         return f'{{"fifo_priority": "{record.priority}"}}'  # the usual case
-    return json.dumps(metadata_of(record), ensure_ascii=False)
+    return json.dumps(metadata_of(record, session), ensure_ascii=False)

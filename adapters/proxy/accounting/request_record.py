@@ -18,6 +18,7 @@ CLIENT_CLOSED_REQUEST = 499
 
 _KEEP_BYTES = 1 << 14  # of a response that is not captured
 _LAST_CHUNKS = 8
+_SESSION_MAX = 200
 #: Ends of event streams. Clients may disconnect as soon as they have read one.
 _LAST_EVENTS = (b"[DONE]", b'{"type":"message_stop"}', b'{"type": "message_stop"}')
 
@@ -211,8 +212,8 @@ class InFlightRequests:
         self.open.pop(record.id, None)
 
 
-def metadata_of(record: RequestRecord) -> dict[str, Any]:
-    """Return the metadata of a request for the API."""
+def metadata_of(record: RequestRecord, session: str) -> dict[str, Any]:
+    """Return the metadata of a request of the client's *session* for the API."""
     found: dict[str, Any] = {}
     if record.priority is not None:
         found["fifo_priority"] = str(record.priority)
@@ -223,4 +224,22 @@ def metadata_of(record: RequestRecord) -> dict[str, Any]:
         found["cache_source"] = source or "none"
         if ms:
             found["cache_restore_ms"] = f"{ms:.1f}"
+    if session:
+        found["session"] = session
     return found
+
+
+def session_of(request: Request, names: tuple[bytes, ...]) -> str:
+    """Return the session of the client, by the first header of *names* that it sends, or ""."""
+    cached = request.cached_headers
+    if cached is not None and cached.session is not None:
+        return cached.session
+    session = ""
+    for wanted in names:
+        value = request.header(wanted)
+        if value:
+            session = value.decode("latin-1")[:_SESSION_MAX]
+            break
+    if cached is not None:
+        cached.session = session
+    return session

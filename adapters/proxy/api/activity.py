@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from urllib.parse import parse_qs
 
@@ -28,6 +29,8 @@ from ..responses import JSON_TYPE, ApiError, send_error, send_parts
 from .handler import ApiHandler
 from .schema import requests as schema
 
+_LONGEST_TEXT = 200  # characters of a text to look for
+
 
 @ApiHandler
 async def activity(proxy: ProxyContext, request: Request) -> schema.Activity:
@@ -43,7 +46,9 @@ async def activity(proxy: ProxyContext, request: Request) -> schema.Activity:
         if models is None:
             page = ActivityPage(rows=(), total=0)
         else:
-            page = await store.page(replace(query, models=models))
+            # Errors and ids may name models that the key may not see, and whose names it may guess.
+            found = replace(query, models=models, has_whole_text=view.is_whole)
+            page = await store.page(found)
     except StoreError as error:
         raise ApiError(503, str(error)) from error
     captures = proxy.accounting.captures
@@ -142,6 +147,8 @@ def query_of(text: bytes) -> ActivityQuery:
         raise ValueError(f"order: expected asc or desc, got {order!r}")
     query = ActivityQuery(
         models=tuple(model for model in given.get("model", []) if model),
+        statuses=tuple(_statuses(text) for text in given.get("status", []) if text),
+        text=_text(last("text")),
         start=moment("start"),
         end=moment("end"),
         min_id=number("min_id", None, 1, LARGEST),
@@ -154,6 +161,34 @@ def query_of(text: bytes) -> ActivityQuery:
     _check_order("start", query.start, "end", query.end)
     _check_order("min_id", query.min_id, "max_id", query.max_id)
     return query
+
+
+def _statuses(text: str) -> tuple[int, int]:
+    """Return the range of statuses that *text* names: ``404``, ``4xx`` or ``400-498``.
+
+    Raises:
+        ValueError: It names none.
+    """
+    low, _, high = text.partition("-")
+    if re.fullmatch(r"[1-5]xx", text):
+        low, high = f"{text[0]}00", f"{text[0]}99"
+    first, last = whole_number(low, 100, 599), whole_number(high or low, 100, 599)
+    if first is None or last is None or last < first:
+        expected = "expected one such as 404, 4xx or 400-498"
+        raise ValueError(f"status: {expected}, got {quoted_name(text)}")
+    return first, last
+
+
+def _text(given: str) -> str:
+    """Return the text to look for.
+
+    Raises:
+        ValueError: It is too long.
+    """
+    text = given.strip()
+    if len(text) > _LONGEST_TEXT:
+        raise ValueError(f"text: expected at most {_LONGEST_TEXT} characters")
+    return text
 
 
 def _check_order(first: str, low: int | None, second: str, high: int | None) -> None:

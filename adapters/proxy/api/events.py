@@ -211,7 +211,7 @@ def _put_state(proxy: ProxyContext, subscription: Subscription) -> None:
     subscription.put("profileChanged", {"active": proxy.profiles.active})
     requests = [views.in_flight_view(proxy, record) for record in proxy.in_flight.open.values()]
     subscription.put("inflight", {"operation": "snapshot", "requests": requests})
-    subscription.put("queue", queue_view(proxy.supervisor))
+    subscription.put("queue", queue_view(proxy))
     subscription.put("memory", memory_view(proxy))
     if deadlines := views.unload_deadlines(proxy):
         subscription.put("unloadTimes", views.unload_times(proxy, deadlines))
@@ -224,7 +224,7 @@ class EventPublisher:
 
     def __init__(self, proxy: ProxyContext) -> None:
         self._proxy = proxy
-        self._seen: dict[int, tuple[int, int, bool]] = {}
+        self._seen: dict[int, tuple[int, int, str]] = {}
         self._queue: Any = None
         self._memory: Any = None
         self._deadlines: dict[str, float] = {}
@@ -282,7 +282,7 @@ class EventPublisher:
                 }
                 bus.publish("inflight", value)
         self._seen = seen
-        queue = queue_view(self._proxy.supervisor)
+        queue = queue_view(self._proxy)
         if queue != self._queue:
             self._queue = queue
             bus.publish("queue", queue)
@@ -317,5 +317,5 @@ class EventPublisher:
                 timer.cancel()
 
 
-def _progress(record: RequestRecord) -> tuple[int, int, bool]:
-    return record.status, record.sent_bytes, bool(record.admitted)
+def _progress(record: RequestRecord) -> tuple[int, int, str]:
+    return record.status, record.sent_bytes, views.phase_of(record)

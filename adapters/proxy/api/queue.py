@@ -7,7 +7,7 @@ from typing import Literal
 import msgspec
 from msgspec import structs
 
-from ....runtime import RequestError, Supervisor
+from ....runtime import RequestError
 from ..context import ProxyContext
 from ..models.public_state import reported_state
 from ..request import Request
@@ -29,21 +29,15 @@ from .schema.models import (
 _TOO_MANY = 429
 
 
-def queue_view(supervisor: Supervisor) -> Queue:
+def queue_view(proxy: ProxyContext) -> Queue:
     """Return the queue in its order, the swaps under way, and the load of each model.
 
     Requests have the time of their arrival and no waiting time, so that two views differ only if
     something changed.
     """
-    scheduler = supervisor.scheduler
+    scheduler = proxy.supervisor.scheduler
     return Queue(
-        queue=[
-            QueuedRequest(
-                position=place, model=request.service, priority=request.priority,
-                since=round(request.since, 3), why=request.why,
-            )
-            for place, request in enumerate(scheduler.queue, 1)
-        ],
+        queue=_queued(proxy),
         swaps=[
             Swap(target=target, evicting=sorted(evicted))
             for target, evicted in scheduler.swaps.items()
@@ -59,10 +53,29 @@ def queue_view(supervisor: Supervisor) -> Queue:
     )  # fmt: skip
 
 
+def _queued(proxy: ProxyContext) -> list[QueuedRequest]:
+    """Return the queue; a request is known in it by its wait, which only one request has."""
+    queue = proxy.supervisor.scheduler.queue
+    if not queue:
+        return []
+    records = {record.wait: record for record in proxy.in_flight.open.values()}
+    rows = []
+    for place, request in enumerate(queue, 1):
+        row = QueuedRequest(
+            position=place, model=request.service, priority=request.priority,
+            since=round(request.since, 3), why=request.why,
+        )  # fmt: skip
+        record = records.get(request.wait)
+        if record is not None:
+            row.id, row.request_id = str(record.id), record.request.request_id.decode()
+        rows.append(row)
+    return rows
+
+
 @ApiHandler
 async def queue(proxy: ProxyContext, request: Request) -> Queue:
     """Return the queue, and how long each request has been in it."""
-    view = proxy.view(request.access).queue(queue_view(proxy.supervisor))
+    view = proxy.view(request.access).queue(queue_view(proxy))
     now = proxy.now()
     view.now = round(now, 3)
     for row in view.queue:

@@ -5,21 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from time import perf_counter, time
 
+import msgspec
+
+from ....runtime import RequestWait as Wait
 from ....runtime import Transition
 from ...system.own_node import own_node_name
-from ..accounting.request_record import RequestRecord, metadata_of
+from ..accounting.request_record import RequestRecord, metadata_of, session_of
 from ..context import ProxyContext
 from ..formatting import redacted_headers, rfc3339
 from ..models.public_state import public_state
 from .model_listing import capabilities_of
 from .schema.models import ModelStatus
-from .schema.requests import InFlightRequest
+from .schema.requests import InFlightRequest, Phase, RequestWait, WaitReason
 from .schema.transitions import HookSummary, TransitionEvent
+
+
+def phase_of(record: RequestRecord) -> Phase:
+    """Return which part of its time a request that has not ended is in."""
+    if record.status:
+        return "response"
+    if record.admitted:
+        return "first"
+    wait = record.wait
+    if wait is None or wait.queued_at is None:
+        return "queue"
+    if wait.granted_at is not None:
+        return "start"
+    return "queue" if wait.evicting_at is None else "evict"
 
 
 def in_flight_view(proxy: ProxyContext, record: RequestRecord) -> InFlightRequest:
     """Return one request that has not ended."""
-    return InFlightRequest(
+    names = proxy.accounting.recorder.session_headers
+    found = InFlightRequest(
         id=str(record.id),
         timestamp=rfc3339(record.at),
         model=record.model,
@@ -32,9 +50,32 @@ def in_flight_view(proxy: ProxyContext, record: RequestRecord) -> InFlightReques
         resp_bytes=record.sent_bytes,
         elapsed_ms=round((perf_counter() - record.started) * 1000),
         is_waiting=not record.admitted,
-        metadata=metadata_of(record),
+        metadata=metadata_of(record, session_of(record.request, names)),
         request_id=record.request.request_id.decode(),
+        phase=phase_of(record),
     )
+    if record.admitted:
+        found.wait_ms = round((record.admitted - record.started) * 1000)
+    if record.headers_at:
+        found.first_byte_ms = round((record.headers_at - record.started) * 1000)
+    if record.wait is not None and record.wait.queued_at is not None:
+        found.swap_id = msgspec.UNSET if record.wait.swap is None else record.wait.swap.id
+        found.wait = _wait_so_far(proxy, record.model, record.wait)
+    return found
+
+
+def _wait_so_far(proxy: ProxyContext, model: str, wait: Wait) -> RequestWait:
+    hooks_s = proxy.supervisor[model].hooks_s if model in proxy.supervisor else 0.0
+    since = wait.queued_at or 0.0
+    wait = wait.until(proxy.now(), hooks_s)
+    return RequestWait(
+        queue_ms=round(wait.queue_s * 1000), evict_ms=round(wait.evict_s * 1000),
+        start_ms=round(wait.start_s * 1000), hooks_ms=round(wait.start_hooks_s * 1000),
+        resident=list(wait.resident), evicted=list(wait.evicted),
+        reasons=[
+            WaitReason(after_ms=round((at - since) * 1000), why=why) for at, why in wait.reasons
+        ],
+    )  # fmt: skip
 
 
 def model_status_views(proxy: ProxyContext) -> list[ModelStatus]:
@@ -56,7 +97,7 @@ def model_status_views(proxy: ProxyContext) -> list[ModelStatus]:
             row.pinned = True
         if life.is_kept:
             row.kept = True
-        if entry.starts_s:
+        if entry.has_load_time:
             row.load_s = round(entry.load_s, 3)
         if definition.aliases:
             row.aliases = list(definition.aliases)

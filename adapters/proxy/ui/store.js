@@ -16,6 +16,8 @@ export const connection = signal({ state: "connecting", why: "" });
 export const models = signal(null);
 /** Requests that have not ended, by id. @type {import("./vendor/preact.js").Signal<Map<string, Flight>>} */
 export const flights = signal(new Map());
+/** Requests that have just ended, by id, and when by `performance.now()`. @type {import("./vendor/preact.js").Signal<Map<string, {flight: Flight, at: number}>>} */
+export const ended = signal(new Map());
 /** The queue, as /api/queue returns it. @type {import("./vendor/preact.js").Signal<{queue: any[], swaps: any[], models: any[]}>} */
 export const queue = signal({ queue: [], swaps: [], models: [] });
 /** Memory pools, as /api/memory returns them. @type {import("./vendor/preact.js").Signal<any>} */
@@ -30,6 +32,14 @@ export const clock = signal(null);
 export const unloadTimes = signal({});
 /** Counts connections to the proxy: a page that has read something reads it again. */
 export const epoch = signal(0);
+
+const MOST_ENDED = 200;
+const MOST_ROWS = 1000;
+/** Row of the activity -> id that its request had under way. @type {Map<number, string>} */
+const idsUnderWay = new Map();
+
+/** Return the key of a finished request: the id that it had under way, if that is known. @param {number} row */
+export const keyOfRow = (row) => idsUnderWay.get(row) ?? `row ${row}`;
 
 const bus = new EventTarget();
 
@@ -47,6 +57,10 @@ export function useEvents(kind, take, inputs = []) {
 const TAKE = {
   modelStatus: (rows) => (models.value = new Map(rows.map((/** @type {ModelStatus} */ row) => [row.id, row]))),
   inflight: takeFlights,
+  activity: ({ id, inflight }) => {
+    if (inflight) idsUnderWay.set(id, inflight);
+    if (idsUnderWay.size > MOST_ROWS) idsUnderWay.delete(/** @type {number} */ (idsUnderWay.keys().next().value));
+  },
   queue: (value) => (queue.value = value),
   memory: (value) => (memory.value = value),
   unloadTimes: (value) => (unloadTimes.value = value),
@@ -59,10 +73,21 @@ function takeFlights(value) {
   /** @param {Flight} row @returns {[string, Flight]} */
   const entry = (row) => [row.id, { ...row, began: performance.now() - row.elapsed_ms }];
   const found = new Map(value.operation === "snapshot" ? [] : flights.value);
-  if (value.operation === "remove") found.delete(value.id);
+  if (value.operation === "remove") {
+    const flight = found.get(value.id);
+    if (flight) noteEnd(flight);
+    found.delete(value.id);
+  }
   else if (value.operation === "upsert") found.set(...entry(value.request));
   else value.requests.forEach((/** @type {Flight} */ row) => found.set(...entry(row)));
   flights.value = found;
+}
+
+/** @param {Flight} flight */
+function noteEnd(flight) {
+  const at = performance.now();
+  const kept = [...ended.value].filter(([, each]) => at - each.at < 10_000).slice(-MOST_ENDED);
+  ended.value = new Map([...kept, [flight.id, { flight: { ...flight, ended: at }, at }]]);
 }
 
 /** @param {string} frame an event of the stream */
@@ -91,6 +116,8 @@ export function begin() {
       rest = "";
       isNew = true;
       connection.value = { state: "connecting", why: "" };
+      idsUnderWay.clear(); // of the proxy before, as are the next ones
+      ended.value = new Map();
       unloadTimes.value = {}; // of the proxy before; none is sent while no model is idle
     },
     (text) => {

@@ -34,7 +34,14 @@
  * @property {number} elapsed_ms
  * @property {boolean} is_waiting
  * @property {string} request_id
+ * @property {Record<string, any>} [metadata]
+ * @property {"queue" | "evict" | "start" | "first" | "response"} [phase]
+ * @property {number} [wait_ms]
+ * @property {number} [first_byte_ms]
+ * @property {string} [swap_id]
+ * @property {{queue_ms: number, evict_ms: number, start_ms: number, hooks_ms: number, resident: string[], evicted: string[], reasons: {after_ms: number, why: string}[]}} [wait]
  * @property {number} began Arrival, on the clock of `performance.now()`.
+ * @property {number} [ended] End, on the same clock.
  */
 
 export {};

@@ -8,6 +8,7 @@ const NAMES = {
   queue: "in the queue",
   evict: "until others had stopped",
   start: "until the model had started",
+  hooks: "for the hooks of its start",
   wait: "until the model was ready",
   first: "until the first byte",
   response: "response",
@@ -16,9 +17,9 @@ const NAMES = {
 /** @typedef {{kind: keyof typeof NAMES, ms: number}} Phase */
 
 /**
- * Return the phases of a finished request that took time.
+ * Return the phases of a request that took time.
  *
- * @param {any} row of /api/metrics/activity; `wait` is there if it has waited for its model
+ * @param {any} row as of /api/metrics/activity; `wait` is there if it has waited for its model
  * @returns {Phase[]}
  */
 export function phasesOf(row) {
@@ -28,9 +29,9 @@ export function phasesOf(row) {
   /** @type {Phase[]} */
   const phases = [];
   if (row.wait) {
-    const { queue_ms: queue = 0, evict_ms: evict = 0, start_ms: start = 0 } = row.wait;
-    phases.push({ kind: "queue", ms: queue }, { kind: "evict", ms: evict }, { kind: "start", ms: start });
-    phases.push({ kind: "wait", ms: Math.max(waited - queue - evict - start, 0) });
+    const { queue_ms: queue = 0, evict_ms: evict = 0, start_ms: start = 0, hooks_ms: hooks = 0 } = row.wait;
+    phases.push({ kind: "queue", ms: queue }, { kind: "evict", ms: evict }, { kind: "start", ms: start }, { kind: "hooks", ms: hooks });
+    phases.push({ kind: "wait", ms: Math.max(waited - queue - evict - start - hooks, 0) });
   } else {
     phases.push({ kind: "wait", ms: waited });
   }

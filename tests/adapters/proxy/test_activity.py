@@ -359,7 +359,9 @@ def test_activity_row_is_published_and_logged() -> None:
             "POST", "/v1/chat/completions?x=%0A", value={"model": "a"},
             headers={"User-Agent": "me\x1b[31m"},
         )  # fmt: skip
-        await events.until(lambda c: b'"type":"activity","data":"{\\"id\\":1}"' in c.body)
+        await events.until(
+            lambda c: b'"type":"activity","data":"{\\"id\\":1,\\"inflight\\":\\"1\\"}"' in c.body
+        )
         line = bench.app.proxy.own_log.tail(1)[0]
 
         assert line.startswith('Request 127.0.0.1 "POST /v1/chat/completions HTTP/1.1" 200 ')
@@ -389,6 +391,18 @@ def test_activity_row_is_published_and_logged() -> None:
         ("end=2026-01-01T00:00:03Z", [3, 2, 1]),
         ("start=2026-01-01T01:00:03%2B01:00&end=2026-01-01T00:00:04.000Z", [4, 3]),
         ("model=x", []),
+        ("status=200", [6, 5, 4, 2, 1]),
+        ("status=5xx", [3]),
+        ("status=404&status=500-503", [3]),
+        ("status=201-499", []),
+        ("text=OUT%20OF", [3]),
+        ("text=r-2", [2]),
+        ("text=/X", [6, 5, 4, 3, 2, 1]),
+        ("text=%25", []),
+        ("text=_", [4]),
+        ("text=chat_4", [4]),
+        ("text=priority", []),
+        ("text=b&model=b", [5, 3, 1]),
     ],
 )
 def test_activity_pages_cover_all_rows(query: str, expected: list[int]) -> None:
@@ -402,7 +416,10 @@ def test_activity_pages_cover_all_rows(query: str, expected: list[int]) -> None:
             row = ActivityRow(
                 id=store.next_id(), time=round((base + number) * 1000),
                 model="ba"[(number + 1) % 2], req_path="/x", resp_content_type="",
-                resp_status_code=200, prompt=[10, 20, 30][(number - 1) % 3],
+                resp_status_code=503 if number == 3 else 200, request_id=f"r-{number}",
+                error_msg="out of memory" if number == 3 else "",
+                metadata=f'{{"fifo_priority": "0", "session": "Chat{"_" * (number == 4)}{number}"}}',
+                prompt=[10, 20, 30][(number - 1) % 3],
             )  # fmt: skip
             store.put(row)
         found = await page(bench, query)
@@ -418,7 +435,8 @@ def test_activity_pages_cover_all_rows(query: str, expected: list[int]) -> None:
         "limit=0", "limit=1000", "limit=x", "limit=-1", "page=0", "page=x", "sort=nothing",
         "sort=id;drop", "order=up", "min_id=0", "max_id=x", "min_id=5&max_id=4", "start=yesterday",
         "start=2026-01-01T00:00:00", "start=2026-01-02T00:00:00Z&end=2026-01-01T00:00:00Z",
-        "limit=%C2%B2", "min_id=99999999999999999999", "end=",
+        "limit=%C2%B2", "status=x", "status=6xx", "status=99", "status=500-400", "status=4xx-",
+        f"text={'x' * 201}", "min_id=99999999999999999999", "end=",
     ],
 )  # fmt: skip
 def test_activity_page_with_invalid_parameters_is_refused(query: str) -> None:

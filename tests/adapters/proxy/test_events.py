@@ -282,6 +282,43 @@ def test_events_report_requests_in_flight() -> None:
     run_proxied(main)
 
 
+def test_events_report_how_far_a_request_is() -> None:
+    """A request has the same id in the queue and in flight, and its times so far."""
+
+    async def main(bench: Bench) -> None:
+        bench.server.respond = hold
+        call = await listen(bench)
+        held = bench.client.begin("POST", "/v1/completions", value={"model": "a"})
+        await held.until(lambda c: c.messages)
+        waiting = bench.client.begin("POST", "/v1/completions", value={"model": "b"})
+
+        def flights() -> list[Any]:
+            found = [e["request"] for e in of(call, "inflight") if e["operation"] == "upsert"]
+            return [row for row in found if row["model"] == "b"]
+
+        await call.until(lambda _: flights() and any(row["queue"] for row in of(call, "queue")))
+        (place,) = of(call, "queue")[-1]["queue"]
+        row = flights()[-1]
+        assert (row["phase"], row["id"], row["request_id"]) == (
+            "queue", place["id"], place["request_id"]
+        )  # fmt: skip
+        assert row["wait"]["resident"] == ["a"]
+        assert row["wait"]["reasons"][0]["why"].startswith("a has 1 request")
+        assert "wait_ms" not in row
+        await leave(held)
+        await call.until(lambda _: flights()[-1]["phase"] == "response")
+        row = flights()[-1]
+        wait = row["wait"]
+        parts = sum(wait[f"{part}_ms"] for part in ("queue", "evict", "start", "hooks"))
+        assert abs(parts - row["wait_ms"]) <= 10
+        assert (wait["evicted"], row["first_byte_ms"] >= row["wait_ms"]) == (["a"], True)
+        assert row["swap_id"]
+        await leave(waiting)
+        await leave(call)
+
+    run_proxied(main)
+
+
 def test_events_request_for_an_unknown_model_is_never_in_flight() -> None:
     """Only a request that follows it, for a model that exists, is listed."""
 
@@ -393,6 +430,9 @@ def test_queue_endpoint_lists_waiting_requests() -> None:
         assert [(row["position"], row["model"]) for row in value["queue"]] == [(1, "b"), (2, "b")]
         assert "a has 1 request" in value["queue"][0]["why"]
         assert value["queue"][0]["waited_s"] >= 0
+        open_ = bench.app.proxy.in_flight.open
+        rows = {str(key): record.request.request_id.decode() for key, record in open_.items()}
+        assert [(row["id"], row["request_id"]) for row in value["queue"]] == list(rows.items())[1:]
         assert value["models"] == [
             {"model": "a", "phase": "ready", "granted": 1, "limit": None, "pinned": False}
         ]

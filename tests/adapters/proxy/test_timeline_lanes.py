@@ -131,7 +131,8 @@ def test_coarse_lanes_cover_the_same_time_with_fewer_intervals(
 def group(answering: int, until: int, model: str = "a") -> RequestGroup:
     return RequestGroup(
         model=model, requests=1, total_waited=0.0, answering=answering, until=until, id=1, time=0,
-        status=200, duration=until, waited=answering, first_byte=0, swap_id=None, queue=None,
+        status=200, duration=until, waited=answering, first_byte=0, rejected=0, failed=0,
+        canceled=0, swap_id=None, queue=None,
         evict=None, start=None, hooks=None,
     )  # fmt: skip
 

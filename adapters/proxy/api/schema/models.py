@@ -247,6 +247,9 @@ class QueuedRequest(Part, kw_only=True):
         position: Place in the queue, from 1.
         since: When the request was queued, in seconds on the clock of ``now``.
         why: Why the request waits.
+        id: Its number in the event ``inflight``; missing if no request of a client waits, as for a
+            load by command.
+        request_id: Its X-Request-ID; missing where ``id`` is.
         waited_s: How long it has been in the queue, in seconds.
     """
 
@@ -255,6 +258,8 @@ class QueuedRequest(Part, kw_only=True):
     priority: int
     since: float
     why: str
+    id: Maybe[str] = UNSET
+    request_id: Maybe[str] = UNSET
     waited_s: Maybe[float] = UNSET
 
 

@@ -2,39 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from msgspec import UNSET, field
 
 from .base import Body, Maybe, Part
 
-
-class InFlightRequest(Part, kw_only=True):
-    """A request that has not ended, in the event ``inflight``.
-
-    Attributes:
-        timestamp: Arrival, RFC 3339.
-        resp_status: Status of the response; 0 before its headers arrived.
-        resp_bytes: Bytes of the response's body sent so far.
-        elapsed_ms: Time since the arrival in milliseconds.
-        is_waiting: The model is not ready for the request yet.
-        request_id: X-Request-ID of the request and its response.
-    """
-
-    id: str
-    timestamp: str
-    model: str
-    req_path: str
-    method: str
-    req_headers: dict[str, str]
-    remote_ip: str
-    resp_headers: dict[str, str]
-    resp_status: int
-    resp_bytes: int
-    elapsed_ms: int
-    is_waiting: bool
-    metadata: dict[str, Any]
-    request_id: str
+#: Part of the time of a request that has not ended; see `InFlightRequest`.
+Phase: TypeAlias = Literal["queue", "evict", "start", "first", "response"]
 
 
 class Tokens(Part, kw_only=True):
@@ -76,6 +51,47 @@ class RequestWait(Part, kw_only=True):
     resident: list[str]
     evicted: list[str]
     reasons: list[WaitReason]
+
+
+class InFlightRequest(Part, kw_only=True):
+    """A request that has not ended, in the event ``inflight``.
+
+    Attributes:
+        id: Number of the request among those of this run of the proxy.
+        timestamp: Arrival, RFC 3339.
+        resp_status: Status of the response; 0 before its headers arrived.
+        resp_bytes: Bytes of the response's body sent so far.
+        elapsed_ms: Time since the arrival in milliseconds.
+        is_waiting: The model is not ready for the request yet.
+        request_id: X-Request-ID of the request and its response.
+        phase: Whether it waits in the queue, for evictions, for the start of its model, for the
+            headers of the response, or gets the response.
+        wait_ms: Time from the arrival until the model was ready, in milliseconds; missing before.
+        first_byte_ms: Time from the arrival to the response's headers, in milliseconds; missing
+            before.
+        swap_id: The swap that it waits or waited for; missing if there is none.
+        wait: How it has waited so far; missing if its model was ready.
+    """
+
+    id: str
+    timestamp: str
+    model: str
+    req_path: str
+    method: str
+    req_headers: dict[str, str]
+    remote_ip: str
+    resp_headers: dict[str, str]
+    resp_status: int
+    resp_bytes: int
+    elapsed_ms: int
+    is_waiting: bool
+    metadata: dict[str, Any]
+    request_id: str
+    phase: Phase
+    wait_ms: Maybe[int] = UNSET
+    first_byte_ms: Maybe[int] = UNSET
+    swap_id: Maybe[str] = UNSET
+    wait: Maybe[RequestWait] = UNSET
 
 
 class FinishedRequest(Part, kw_only=True):

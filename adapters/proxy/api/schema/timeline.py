@@ -65,6 +65,9 @@ class TimelineRequest(Part, kw_only=True):
     Attributes:
         id: Number in the activity.
         requests: Number of the requests that it stands for.
+        rejected: Number of them that were not admitted.
+        failed: Number of them that were, and failed.
+        canceled: Number of them that were canceled, or whose client disconnected.
         queue_ms: Wait in the queue.
         evict_ms: Wait for evictions.
         start_ms: Wait for the start, without hooks.
@@ -78,6 +81,9 @@ class TimelineRequest(Part, kw_only=True):
     at: int
     status: int
     requests: int
+    rejected: int
+    failed: int
+    canceled: int
     queue_ms: int
     evict_ms: int
     start_ms: int

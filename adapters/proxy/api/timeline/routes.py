@@ -218,7 +218,8 @@ def _requests(groups: Sequence[RequestGroup]) -> list[schema.TimelineRequest]:
     return [
         schema.TimelineRequest(
             id=each.id, model=each.model, at=each.time, status=each.status,
-            requests=each.requests,
+            requests=each.requests, rejected=each.rejected, failed=each.failed,
+            canceled=each.canceled,
             queue_ms=each.waited if each.queue is None else each.queue,
             evict_ms=each.evict or 0, start_ms=each.start or 0, hooks_ms=each.hooks or 0,
             first_byte_ms=max(each.first_byte - each.waited, 0), duration_ms=each.duration,
