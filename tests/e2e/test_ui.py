@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import shlex
+import sys
 from collections.abc import Mapping
 from html.parser import HTMLParser
 from pathlib import Path
@@ -262,6 +263,23 @@ def test_ui_counts_down_to_an_unload_and_pins(browser: Browser, serve: Serve) ->
         page.go_back()
         page.locator(f"{row_of('a')} button.stop").click()
         expect_text(page, f"{row_of('a')} .times", r"^loads in about [\d.]+ m?s$")
+
+
+def test_ui_after_a_restart_knows_how_long_a_model_loads(browser: Browser, serve: Serve) -> None:
+    """Before it has been started again, by the journal."""
+    models = {"a": demo_model("a"), "b": demo_model("b")}
+    first = serve(models)
+    assert first.chat("a").status == 200
+    assert first.stop() == 0
+    config = str(first.folder / "config.yaml")
+    serving = ["serve", "--config", config, "--listen", "127.0.0.1:0"]
+    again = serve(
+        argv=[sys.executable, "-m", "swapchart", *serving],
+        env={"SWAPCHART_STATE_DIR": str(first.folder / "state")},
+    )
+    with opened(browser, again, "/ui/models") as page:
+        expect_text(page, f"{row_of('a')} .times", r"^loads in about [\d.]+ m?s$")
+        assert page.locator(f"{row_of('b')} .times").inner_text() == ""
 
 
 def test_ui_shows_and_cancels_requests(browser: Browser, proxy: SwapchartProcess) -> None:

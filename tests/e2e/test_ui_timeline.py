@@ -76,6 +76,40 @@ def test_ui_timeline_shows_residence_waits_and_swaps(
         assert "request" in swaps.first.inner_text()
 
 
+def test_ui_timeline_shows_requests_before_they_end(browser: Browser, serve: Serve) -> None:
+    """Those in the queue and in flight grow, with what they wait for; canceled ones stay."""
+    models = {"a": demo_model("a", rate=20), "b": demo_model("b"), "c": demo_model("c")}
+    proxy = serve(models, config={"captureBuffer": 5})
+    with opened(browser, proxy) as page:
+        expect_text(page, "#connection", "^live$")
+        minute(page)
+        with proxy.open_stream("a") as stream:
+            expect_text(page, "#waits tr.live", "now.*a.*responding 200")
+            lane(page, "a").locator(".state-answering").first.wait_for(state="attached")
+            with proxy.open_chat("b") as waiting, proxy.open_chat("c") as leaving:
+                row = page.locator("#waits tr.live", has_text="place 1 in the queue")
+                expect_text(page, row, "b.*place 1.*a has 1 request.*queue ")
+                expect_text(page, "#timeline-sum", "3 under way")
+                bar = page.locator(".waiting[data-key] .wait-queue").first
+                bar.wait_for(state="attached")
+                width = float(bar.get_attribute("width") or 0)
+
+                def has_grown() -> bool:
+                    return float(bar.get_attribute("width") or 0) > width
+
+                wait_for(page, has_grown, "a bar that grows")
+                page.locator("#waits tr.live", has_text="place 2 in the queue").wait_for()
+                leaving.close()
+                expect_text(page, "#waits tbody tr:not(.live)", "c.*canceled .499.")
+                page.locator(".end-canceled").nth(1).wait_for(state="attached")  # one is the key
+                stream.close()
+                assert waiting.read_answer().status == 200
+        expect_text(page, "#waits tbody tr:not(.live) >> text=evictions", "queue .*evictions .*start")
+        wait_for(page, lambda: page.locator("#waits tr.live").count() == 0, "the end of all")
+        assert proxy.chat("nothing").status == 404
+        expect_text(page, "#timeline-sum", "1 rejected · 2 canceled")
+
+
 def test_ui_timeline_swap_shows_what_it_ran(browser: Browser, proxy: SwapchartProcess) -> None:
     """A click on a swap in a lane shows its transitions, its hooks and their output."""
     with opened(browser, proxy) as page:

@@ -17,6 +17,7 @@ from swapchart.runtime.scheduling import (
     Phase,
     QueuedRequest,
     Refuse,
+    ServiceEntry,
     one_at_a_time,
 )
 from swapchart.runtime.waiter import PendingRequest
@@ -790,3 +791,13 @@ def test_release_without_grant_is_an_assertion_error() -> None:
 
     with pytest.raises(AssertionError, match="more requests ended"):
         harness.finish("a")
+
+
+def test_load_time_is_that_of_earlier_runs_before_the_first_start() -> None:
+    """One start of this run counts for more than all earlier ones."""
+    entry = ServiceEntry("a")
+    assert (entry.load_s, entry.has_load_time) == (1.0, False)
+    entry.earlier_load_s = 12.0
+    assert (entry.load_s, entry.has_load_time) == (12.0, True)
+    entry.note_start(3.0)
+    assert entry.load_s == 3.0

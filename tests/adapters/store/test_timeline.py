@@ -38,13 +38,15 @@ class Stores:
         self.activity = ActivityStore(activity)
         self.timeline = TimelineStore(journal, activity, "now")
 
-    def put_transition(self, at: float, service: str, target: str, swap: str = "") -> None:
+    def put_transition(
+        self, at: float, service: str, target: str, swap: str = "", instance: str = "now"
+    ) -> None:
         """Write a transition at a time that has passed."""
         self.databases[0].put(
             "INSERT INTO transition (at, instance, service, incarnation, event, cause, source, "
             "target, configuration, seconds, hooks, swap_id) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, "
             "?, ?, ?)",
-            (at, "now", service, 1, "x", "", "", target, f"alive.{target}", 0.0, "[]", swap),
+            (at, instance, service, 1, "x", "", "", target, f"alive.{target}", 0.0, "[]", swap),
         )
 
     def put_request(self, number: int, at: int, model: str, waited: int, swap: str = "") -> None:
@@ -108,6 +110,48 @@ def test_requests_are_grouped_and_the_longest_wait_stands_for_its_group(tmp_path
         assert (first.total_waited, first.answering, first.until) == (900.0, 10_100, 11_600)
         assert (first.swap_id, first.queue, first.start, first.hooks) == ("s-1", 1, 893, 4)
         assert rows[1].swap_id is None
+
+    asyncio.run(main())
+
+
+def test_requests_of_a_group_are_counted_by_their_end(tmp_path: Path) -> None:
+    """One that was never admitted is rejected, unless it was canceled."""
+    ends = [(200, 5, 9), (503, 9, 9), (502, 5, 9), (499, 9, 9), (499, 5, 9), (404, 0, 0)]
+
+    async def main() -> None:
+        async with stores(tmp_path) as found:
+            for number, (status, waited, duration) in enumerate(ends, 1):
+                row = ActivityRow(
+                    id=number, time=10_000, model="a", req_path="/x", resp_content_type="",
+                    resp_status_code=status, duration=duration, waited=waited,
+                )  # fmt: skip
+                found.activity.put(row)
+            (group,) = await found.timeline.requests(10_000, 11_000, 1000)
+
+        counted = (group.requests, group.rejected, group.failed, group.canceled)
+        assert counted == (6, 2, 1, 2)
+
+    asyncio.run(main())
+
+
+def test_load_times_are_those_of_whole_starts(tmp_path: Path) -> None:
+    """The median of the last five; a start without its beginning in the same run counts for none."""
+    rows = [
+        (0.0, "a", "before_start", "old"), (99.0, "a", "ready", "old"),
+        *[(at, "a", target, "old") for number in range(5) for at, target in (
+            (100.0 + 20 * number, "before_start"), (101.0 + 21 * number, "ready"),
+        )],
+        (300.0, "b", "before_start", "old"), (310.0, "b", "ready", "now"),
+        (320.0, "b", "ready", "now"), (400.0, "c", "before_start", "now"),
+        (401.0, "c", "backoff", "now"), (405.0, "c", "before_start", "now"),
+        (407.5, "c", "ready", "now"), (500.0, "d", "ready", "now"),
+    ]  # fmt: skip
+
+    async def main() -> None:
+        async with stores(tmp_path) as found:
+            for at, service, target, instance in rows:
+                found.put_transition(at, service, target, instance=instance)
+            assert await found.journal.load_times() == {"a": 3.0, "c": 2.5}
 
     asyncio.run(main())
 

@@ -5,12 +5,14 @@ import { complain, getJson } from "../api.js";
 import { byName, clockTime, count, seconds, size } from "../format.js";
 import { Limited, useSoon, useTick } from "../parts.js";
 import { address } from "../router.js";
-import { epoch, isVisible, models, useEvents } from "../store.js";
+import { epoch, isVisible, keyOfRow, models, useEvents } from "../store.js";
 import { Axis, LaneBar, MemoryBar, RequestBars, useWidth } from "../timeline/bars.js";
+import { endOf, waitingNow, waitOf, withAnswers } from "../timeline/live.js";
 import { SwapDialog } from "../timeline/swap.js";
 
 /** @typedef {import("../timeline/types.js").Timeline} Timeline */
 /** @typedef {import("../timeline/types.js").Span} Span */
+/** @typedef {import("../timeline/types.js").WaitingRequest} WaitingRequest */
 
 const MINUTE = 60_000;
 const DAY = 86_400_000;
@@ -54,6 +56,7 @@ export default function Timeline() {
     return () => aborter.abort();
   }, [length, end, version, seen]);
   const until = end ?? Date.now();
+  const live = found && end === null ? waitingNow(found.requests) : [];
   /** @type {Span} */
   const span = { from: until - length, to: until };
   /** Show another span around a moment. @param {number} factor @param {number} [at] */
@@ -73,22 +76,27 @@ export default function Timeline() {
     <section id="page-timeline" aria-labelledby="timeline-title">
       <div class="title">
         <h1 id="timeline-title">Timeline</h1>
-        <p id="timeline-sum" class="quiet">${found && summary(found)}</p>
+        <p id="timeline-sum" class="quiet">${found && summary(found, live)}</p>
       </div>
       <${Controls} length=${length} isLive=${end === null} zoom=${zoom} move=${move}
         choose=${(/** @type {number} */ next) => { setLength(next); setEnd(null); }} live=${() => setEnd(end === null ? Date.now() : null)} />
       ${problem && html`<p id="timeline-problem" class="notice" role="alert">${problem}</p>`}
-      ${found && html`<${Charts} found=${found} span=${span} isLive=${end === null} zoom=${zoom} move=${move} live=${() => setEnd(null)} show=${setSwap} />`}
+      ${found && html`<${Charts} found=${found} waiting=${live} span=${span} isLive=${end === null} zoom=${zoom} move=${move} live=${() => setEnd(null)} show=${setSwap} />`}
       ${!found && !problem && html`<p class="quiet">Loading…</p>`}
-      ${found && html`<${Waits} found=${found} show=${setSwap} />`}
+      ${found && html`<${Waits} found=${found} waiting=${live} show=${setSwap} />`}
       ${found && html`<${Swaps} found=${found} show=${setSwap} />`}
       ${swap && html`<${SwapDialog} key=${swap} id=${swap} close=${() => setSwap("")} />`}
     </section>`;
 }
 
-/** @param {Timeline} found */
-function summary(found) {
+/** @param {Timeline} found @param {WaitingRequest[]} live */
+function summary(found, live) {
   const parts = [`${count(found.swaps.length)} swaps`, `${count(found.total_requests)} requests waited ${seconds(found.total_waited_ms / 1000)} in all`];
+  for (const end of /** @type {const} */ (["rejected", "failed", "canceled"])) {
+    const number = found.requests.reduce((sum, row) => sum + row[end], 0);
+    if (number) parts.push(`${count(number)} ${end}`);
+  }
+  if (live.length) parts.push(`${count(live.length)} under way`);
   if (found.restored_tokens) {
     parts.push(`${count(found.restored_tokens)} tokens restored`);
     if (found.saved_ms > 0) parts.push(`about ${seconds(found.saved_ms / 1000)} saved`);
@@ -113,8 +121,8 @@ function Controls({ length, isLive, zoom, move, choose, live }) {
     </div>`;
 }
 
-/** @param {{found: Timeline, span: Span, isLive: boolean, zoom: (factor: number, at?: number) => void, move: (share: number) => void, live: () => void, show: (swap: string) => void}} props */
-function Charts({ found, span, isLive, zoom, move, live, show }) {
+/** @param {{found: Timeline, waiting: WaitingRequest[], span: Span, isLive: boolean, zoom: (factor: number, at?: number) => void, move: (share: number) => void, live: () => void, show: (swap: string) => void}} props */
+function Charts({ found, waiting, span, isLive, zoom, move, live, show }) {
   const place = useRef(/** @type {HTMLElement | null} */ (null));
   const track = useRef(/** @type {HTMLElement | null} */ (null));
   const width = useWidth(track);
@@ -145,7 +153,7 @@ function Charts({ found, span, isLive, zoom, move, live, show }) {
     event.preventDefault();
     action();
   };
-  const lanes = sorted(found);
+  const lanes = withAnswers(sorted(found), waiting, span.to);
   const unused = models.value ? [...models.value.keys()].filter((id) => !models.value?.get(id)?.peerID && !found.lanes.some((lane) => lane.model === id)).length : 0;
   const open = isLive ? found.end : 0;
   return html`
@@ -165,9 +173,11 @@ function Charts({ found, span, isLive, zoom, move, live, show }) {
         ${!found.lanes.length && html`<p id="nothing">No model was loaded in this time. A request loads its model; see <a href=${address("models")}>all models</a>, or <a href=${address("playground")}>try one</a>.</p>`}
         ${unused > 0 && html`<p id="unused" class="quiet">${count(unused)} other ${unused === 1 ? "model was" : "models were"} not loaded in this time.</p>`}
         <div class="title"><h2>Requests</h2>
-          <ul class="legend">${WAITS.map(([kind, name]) => html`<li key=${kind}><svg class="key" width="14" height="12" aria-hidden="true"><rect class=${`wait-${kind}`} width="14" height="12" /></svg> ${name}</li>`)}</ul></div>
+          <ul class="legend">${WAITS.map(([kind, name]) => html`<li key=${kind}><svg class="key" width="14" height="12" aria-hidden="true"><rect class=${`wait-${kind}`} width="14" height="12" /></svg> ${name}</li>`)}
+            <li><svg class="key" width="14" height="12" aria-hidden="true"><path class="end-failed" d="M3 2l8 8m0 -8l-8 8" /></svg> rejected or failed</li>
+            <li><svg class="key" width="14" height="12" aria-hidden="true"><path class="end-canceled" d="M3 2l8 8m0 -8l-8 8" /></svg> canceled</li></ul></div>
         <div class="lane"><span class="lane-name quiet">waited for</span>
-          <div class="track"><${RequestBars} requests=${found.requests} span=${span} width=${width} show=${show} /></div></div>
+          <div class="track"><${RequestBars} requests=${[...found.requests, ...waiting]} span=${span} width=${width} show=${show} /></div></div>
         ${found.memory.length > 0 && html`<h2>Memory</h2>`}
         ${found.memory.map((device) => html`
           <div key=${device.device} class="lane memory">
@@ -192,35 +202,40 @@ function sorted(found) {
   return [...found.lanes].sort((a, b) => Number(isOn(b)) - Number(isOn(a)) || byName(a.model, b.model));
 }
 
-/** The requests that waited longest, in words. @param {{found: Timeline, show: (swap: string) => void}} props */
-function Waits({ found, show }) {
-  const rows = found.requests
-    .map((row) => ({ ...row, waited: row.queue_ms + row.evict_ms + row.start_ms + row.hooks_ms }))
-    .filter((row) => row.waited > 0)
-    .sort((a, b) => b.waited - a.waited)
-    .slice(0, 200);
+/** Requests under way, then those that waited longest or were not served, in words. @param {{found: Timeline, waiting: WaitingRequest[], show: (swap: string) => void}} props */
+function Waits({ found, waiting, show }) {
+  const rows = found.requests.filter((row) => waitOf(row) > 0 || endOf(row)).sort((a, b) => waitOf(b) - waitOf(a)).slice(0, 200);
+  const all = [...waiting, ...rows];
   return html`
     <section class="card" aria-labelledby="waits-title">
       <h2 id="waits-title">Longest waits</h2>
-      ${!rows.length && html`<p class="quiet">No request had to wait.</p>`}
-      ${rows.length > 0 && html`
-        <${Limited} items=${rows} step=${10}>
-          ${(/** @type {any[]} */ shown) => html`
+      ${!all.length && html`<p class="quiet">No request had to wait.</p>`}
+      ${all.length > 0 && html`
+        <${Limited} items=${all} step=${10}>
+          ${(/** @type {WaitingRequest[]} */ shown) => html`
             <div class="scroll"><table id="waits">
               <thead><tr><th>When</th><th>Model</th><th class="number">Waited</th><th>For</th><th><span class="unseen">Swap</span></th></tr></thead>
-              <tbody>${shown.map((row) => html`<tr key=${row.id}>
-                <td class="time">${clockTime(row.at)}</td><td>${row.model}${row.requests > 1 && html`<small>and ${row.requests - 1} more at that time</small>`}</td>
-                <td class="number">${seconds(row.waited / 1000)}</td><td><${WaitWords} row=${row} /></td>
-                <td>${row.swap_id && html`<button type="button" aria-label=${`Swap that request ${row.id} waited for`} onClick=${() => show(row.swap_id)}>Swap</button>`}</td>
+              <tbody>${shown.map((row) => html`<tr key=${row.key ?? keyOfRow(row.id)} class=${row.key ? "live" : ""}>
+                <td class="time">${row.key ? "now" : clockTime(row.at)}</td><td>${row.model}${row.requests > 1 && html`<small>and ${row.requests - 1} more at that time</small>`}</td>
+                <td class="number">${seconds(waitOf(row) / 1000)}</td><td>${row.key ? html`<${LiveWords} row=${row} />` : html`<${WaitWords} row=${row} />`}</td>
+                <td>${row.swap_id && html`<button type="button" aria-label=${`Swap that request ${row.key ?? row.id} waited for`} onClick=${() => show(row.swap_id)}>Swap</button>`}</td>
               </tr>`)}</tbody></table></div>`}
         <//>`}
     </section>`;
 }
 
+/** @param {WaitingRequest} row */
+const waitParts = (row) => WAITS.slice(0, 4).filter(([kind]) => /** @type {any} */ (row)[`${kind}_ms`] > 0)
+  .map(([kind, name]) => `${name} ${seconds(/** @type {any} */ (row)[`${kind}_ms`] / 1000)}`).join(", ");
+
+/** What a request under way waits or has waited for. @param {{row: WaitingRequest}} props */
+function LiveWords({ row }) {
+  return html`<strong>${row.state}</strong><small>${waitParts(row)}</small>`;
+}
+
 /** What a request waited for; why, once it is asked. @param {{row: any}} props */
 function WaitWords({ row }) {
   const [why, setWhy] = useState(/** @type {any} */ (null));
-  const parts = WAITS.slice(0, 4).filter(([kind]) => row[`${kind}_ms`] > 0);
   const ask = async () => {
     try {
       const { data } = await getJson(`/api/metrics/activity?min_id=${row.id}&max_id=${row.id}`);
@@ -230,7 +245,7 @@ function WaitWords({ row }) {
     }
   };
   return html`
-    ${parts.map(([kind, name]) => `${name} ${seconds(row[`${kind}_ms`] / 1000)}`).join(", ")}${" "}
+    ${waitParts(row)} ${endOf(row) && html`<span class="bad">${endOf(row)}${row.requests === 1 && ` (${row.status})`}</span>`}${" "}
     ${!why && html`<button type="button" class="ask" aria-label=${`Why request ${row.id} waited`} onClick=${ask}>Why?</button>`}
     ${why && html`<small class="reasons">${whyText(why)}</small>`}`;
 }

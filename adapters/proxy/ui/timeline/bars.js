@@ -2,6 +2,8 @@
 
 import { html, useEffect, useState } from "../vendor/preact.js";
 import { seconds, size } from "../format.js";
+import { keyOfRow } from "../store.js";
+import { endOf } from "./live.js";
 
 /** @typedef {import("./types.js").Span} Span */
 
@@ -91,13 +93,17 @@ export function RequestBars({ requests, span, width, show }) {
   const height = Math.max(...rows.map((row) => row.row + 1), 1) * ROW + 2;
   return html`
     <svg width=${width} height=${height} aria-hidden="true">
-      ${rows.map(({ request, row, parts }) => html`
-        <g key=${request.id} class=${request.swap_id ? "waiting clickable" : "waiting"} onClick=${() => request.swap_id && show(request.swap_id)}>
-          <title>${`${request.model}: ${parts.map((part) => `${part.kind} ${seconds(part.ms / 1000)}`).join(", ")}`}</title>
+      ${rows.map(({ request, row, parts, end }) => html`
+        <g key=${request.key ?? keyOfRow(request.id)} data-key=${request.key} class=${request.swap_id ? "waiting clickable" : "waiting"} onClick=${() => request.swap_id && show(request.swap_id)}>
+          <title>${[`${request.model}: ${parts.map((part) => `${part.kind} ${seconds(part.ms / 1000)}`).join(", ")}`, request.state, endOf(request)].filter(Boolean).join("; ")}</title>
           ${parts.map((part) => html`<rect key=${part.kind} class=${`wait-${part.kind}`} x=${x(part.at)} y=${row * ROW} width=${Math.max(x(part.at + part.ms) - x(part.at), 1)} height=${ROW - 2} />`)}
+          ${endOf(request) && html`<path class=${request.canceled ? "end-canceled" : "end-failed"} d=${cross(x(end), row * ROW + ROW / 2 - 1)} />`}
         </g>`)}
     </svg>`;
 }
+
+/** Return a cross at a point. @param {number} x @param {number} y */
+const cross = (x, y) => `M${x - 3} ${y - 3}l6 6m0 -6l-6 6`;
 
 /** Give each request a row in which it touches no other. @param {any[]} requests @param {(at: number) => number} x */
 function placed(requests, x) {
@@ -112,12 +118,14 @@ function placed(requests, x) {
       at += ms;
     }
     const left = x(request.at);
-    const right = Math.max(x(at), left + 1) + 1;
-    if (!parts.length || right < 0) continue;
+    const isServed = !endOf(request);
+    const end = isServed ? at : Math.max(at, request.at + request.duration_ms);
+    const right = Math.max(x(end), left + 1) + (isServed ? 1 : 5);
+    if ((isServed && !parts.length) || right < 0) continue;
     let row = ends.findIndex((end) => end <= left);
     if (row < 0) row = ends.length < MOST_ROWS ? ends.length : ends.indexOf(Math.min(...ends));
     ends[row] = Math.max(right, ends[row] ?? 0);
-    found.push({ request, row, parts });
+    found.push({ request, row, parts, end });
   }
   return found;
 }
