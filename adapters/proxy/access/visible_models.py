@@ -151,9 +151,10 @@ class View:
     def _in_flight(self, value: dict[str, Any]) -> dict[str, Any] | None:
         if value["operation"] == "snapshot":
             return {**value, "requests": self.rows(value["requests"])}
-        if value["operation"] == "upsert" and value["request"].model not in self._ids:
-            return None
-        return value  # or the id of a request that has ended
+        if value["operation"] == "upsert":
+            request = value["request"]
+            return {**value, "request": self.row(request)} if self.shows(request.model) else None
+        return value  # only the id of a request that has ended
 
 
 #: Events about no model: the web page itself, ids, pools, or logs that were selected before.

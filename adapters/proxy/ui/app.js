@@ -126,6 +126,7 @@ function App() {
     <${KeyDialog} />`;
 }
 
+entryOf(route.value).load().catch(() => {}); // while the frame is drawn; `Page` reports a failure
 start();
 const root = document.getElementById("app");
 if (root) render(html`<${App} />`, root);

@@ -10,12 +10,23 @@
  * @property {boolean} [isHidden] Not in the navigation.
  */
 
+/**
+ * Return the page's module; what it imports is loaded beside it and not after it.
+ *
+ * @param {Promise<{default: (props: {query: URLSearchParams}) => any}>} page
+ * @param {Promise<unknown>[]} others
+ */
+function together(page, ...others) {
+  for (const other of others) other.catch(() => {}); // the page fails by itself then
+  return page;
+}
+
 /** @type {PageEntry[]} */
 export const PAGES = [
   { id: "timeline", title: "Timeline", load: () => import("./pages/timeline.js") },
-  { id: "models", title: "Models", load: () => import("./pages/models.js") },
+  { id: "models", title: "Models", load: () => together(import("./pages/models.js"), import("./memory.js")) },
   { id: "model", title: "Model", load: () => import("./pages/model.js"), isHidden: true },
-  { id: "requests", title: "Requests", load: () => import("./pages/requests.js") },
+  { id: "requests", title: "Requests", load: () => together(import("./pages/requests.js"), import("./requests/row.js"), import("./requests/filters.js")) },
   { id: "playground", title: "Playground", load: () => import("./pages/playground.js") },
   { id: "logs", title: "Logs", load: () => import("./pages/logs.js") },
   { id: "system", title: "System", load: () => import("./pages/system.js") },
