@@ -44,7 +44,8 @@ _REQUESTS = f"""
     FROM (
         SELECT COUNT(*) AS requests, SUM(resp_status_code = {CANCELED}) AS canceled,
             SUM({_HAS_FAILED} AND waited >= duration) AS rejected,
-            SUM({_HAS_FAILED} AND waited < duration) AS failed, TOTAL(waited) AS waited, MIN(time + waited) AS answering,
+            SUM({_HAS_FAILED} AND waited < duration) AS failed, TOTAL(waited) AS waited,
+            MIN(time + waited) AS answering,
             MAX(time + duration) AS until, MAX((MIN(waited, 1000000000) << 32) | id) AS longest
         FROM {TABLE} WHERE time BETWEEN ?1 - {_LONGEST_MS} AND ?2 AND time + duration >= ?1
         GROUP BY model, time / ?3

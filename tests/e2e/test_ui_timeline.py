@@ -104,7 +104,8 @@ def test_ui_timeline_shows_requests_before_they_end(browser: Browser, serve: Ser
                 page.locator(".end-canceled").nth(1).wait_for(state="attached")  # one is the key
                 stream.close()
                 assert waiting.read_answer().status == 200
-        expect_text(page, "#waits tbody tr:not(.live) >> text=evictions", "queue .*evictions .*start")
+        row = page.locator("#waits tbody tr:not(.live)", has_text="evictions")
+        expect_text(page, row, "queue .*evictions .*start")
         wait_for(page, lambda: page.locator("#waits tr.live").count() == 0, "the end of all")
         assert proxy.chat("nothing").status == 404
         expect_text(page, "#timeline-sum", "1 rejected · 2 canceled")

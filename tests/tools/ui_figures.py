@@ -41,8 +41,8 @@ PAGES = {
     "configuration": ("configuration", "#files li"),
     "connect": ("connect", "#snippet-curl"),
 }
-#: Notes when the stream of events begins, when it has brought the models, and when *wanted* elements
-#: that match *selector* are in the page and painted.
+#: Notes when the stream of events is asked for and begins, and when *wanted* elements that match
+#: *selector* are in the page and painted.
 WATCH = """([selector, wanted]) => {
   const marks = (window.marks = {});
   const observer = new MutationObserver(() => {
@@ -73,9 +73,10 @@ def painted(page: Page) -> dict[str, float]:
     page.wait_for_function("window.marks?.painted")
     found: dict[str, float] = page.evaluate(
         """() => {
-          const files = performance.getEntriesByType("resource").filter((each) => each.name.endsWith(".js"));
-          const page = performance.getEntriesByType("navigation")[0];
-          return {page: page.responseEnd, modules: Math.max(...files.map((each) => each.responseEnd)), ...window.marks};
+          const [page] = performance.getEntriesByType("navigation");
+          const ends = performance.getEntriesByType("resource")
+            .filter((each) => each.name.endsWith(".js")).map((each) => each.responseEnd);
+          return {page: page.responseEnd, modules: Math.max(...ends), ...window.marks};
         }"""
     )
     return found
@@ -124,12 +125,13 @@ def first(browser: Browser) -> None:
             session = page.context.new_cdp_session(page)
             session.send("Network.enable")
             session.send("Network.emulateNetworkConditions", LINE)
-            sizes: list[float] = []
-            session.on("Network.loadingFinished", lambda e: sizes.append(e["encodedDataLength"]))
+            ended: list[dict[str, Any]] = []
+            session.on("Network.loadingFinished", ended.append)
             watch(page, "a.lane-name", 1)
             page.goto(f"http://127.0.0.1:{proxy.port}/ui/", wait_until="commit")
             took = painted(page)
             page.wait_for_load_state("load")
+            sizes = [each["encodedDataLength"] for each in ended]
             print(
                 f"first page: {sum(sizes):.0f} bytes in {len(sizes)} files; at 50 KB/s its first "
                 f"model after {took['painted']:.0f} ms, modules after {took['modules']:.0f} ms"

@@ -36,7 +36,7 @@ class CachedHeaders:
         lines: Host of an upstream -> the headers to forward, without the body's length
             and the id of the request.
         lines_with_keys: The same for models that get the API keys of clients.
-        session: Session of the client, or ""; None before a request with these headers was recorded.
+        session: Session of the client, or ""; None before it was looked for.
         log_prefix: Method, path and HTTP version of the last request with these headers, and the
             beginning and the end of its line in the access log.
     """

@@ -401,7 +401,7 @@ def test_activity_row_is_published_and_logged() -> None:
         ("text=%25", []),
         ("text=_", [4]),
         ("text=chat_4", [4]),
-        ("text=priority", []),
+        ("text=ority", []),
         ("text=b&model=b", [5, 3, 1]),
     ],
 )
@@ -418,7 +418,7 @@ def test_activity_pages_cover_all_rows(query: str, expected: list[int]) -> None:
                 model="ba"[(number + 1) % 2], req_path="/x", resp_content_type="",
                 resp_status_code=503 if number == 3 else 200, request_id=f"r-{number}",
                 error_msg="out of memory" if number == 3 else "",
-                metadata=f'{{"fifo_priority": "0", "session": "Chat{"_" * (number == 4)}{number}"}}',
+                metadata=f'{{"x": "priority_", "session": "{"Chat_4" if number == 4 else "-"}"}}',
                 prompt=[10, 20, 30][(number - 1) % 3],
             )  # fmt: skip
             store.put(row)

@@ -135,7 +135,7 @@ def test_requests_of_a_group_are_counted_by_their_end(tmp_path: Path) -> None:
 
 
 def test_load_times_are_those_of_whole_starts(tmp_path: Path) -> None:
-    """The median of the last five; a start without its beginning in the same run counts for none."""
+    """The median of the last five; a start that another run of the proxy began is none."""
     rows = [
         (0.0, "a", "before_start", "old"), (99.0, "a", "ready", "old"),
         *[(at, "a", target, "old") for number in range(5) for at, target in (
