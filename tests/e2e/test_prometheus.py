@@ -89,7 +89,8 @@ def busy(serve_module: Serve, tmp_path_factory: pytest.TempPathFactory) -> Swapc
         assert proxy.call("POST", CHAT, value=value).status == 200
     assert proxy.chat("broken").status >= 500
     assert proxy.chat("one").status == 200
-    wait_until(lambda: "llamaswap_gpu" in _metrics(proxy), LONG_S, what="a sample of the host")
+    for name in ("llamaswap_gpu", 'swapchart_model_memory_used_bytes{device="",kind="ram"'):
+        wait_until(lambda name=name: name in _metrics(proxy), LONG_S, what=name)  # type: ignore[misc]
     return proxy
 
 

@@ -39,7 +39,9 @@ def _models(server: LlamaServer, path: Path, folder: Path) -> dict[str, Any]:
     for name, context in CONTEXTS.items():
         argv = server.argv(path, 0, ctx=context)
         argv[argv.index("--port") + 1] = "${PORT}"
-        env = [f"{variable}={value}" for variable, value in server.env.items()]
+        # A CPU with AMX would get a copy of the weights, and one without would not.
+        variables = {**server.env, "LLAMA_ARG_REPACK": "0"}
+        env = [f"{variable}={value}" for variable, value in variables.items()]
         models[name] = {"cmd": argv, "proxy": "http://127.0.0.1:${PORT}", "env": env}
     return models
 
