@@ -140,6 +140,8 @@ def test_each_background_task_raises_proxy_serves_and_task_is_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:  # fmt: skip
     """After each exception requests are answered; afterwards everything is done as before."""
+    if server == "uvicorn" and os.environ.get("SWAPCHART_LONG") != "1":
+        pytest.skip("NOT TESTED: the tasks are those under hypercorn; SWAPCHART_LONG=1 runs it")
     monkeypatch.setattr(fence, "FIRST_PAUSE_S", 0.01)
     monkeypatch.setattr(fence, "LONGEST_PAUSE_S", 0.01)
     raised: set[str] = set()

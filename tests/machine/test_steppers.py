@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import pytest
@@ -28,7 +29,7 @@ from .charts import NAMES, chart
 
 COMPILED = {name: Compiled(chart(name)) for name in [*NAMES, "lifecycle"]}
 #: Compared in random order; the exhaustive comparison below adds some 27,000.
-STEPS = 33_000
+STEPS = 33_000 if os.environ.get("SWAPCHART_LONG") == "1" else 11_000
 SETS = list(parameter_sets(lifecycle(), Bounds(counts=3)))
 
 

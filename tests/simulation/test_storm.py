@@ -14,7 +14,7 @@ from tools.rows import row
 
 from swapchart.runtime.testing import run_virtual
 
-FIXED = 20
+FIXED = 10
 #: Seeds that have found a defect.
 REGRESSIONS = (1095, 1179, 1215, 1262, 2320, 2494, 3111, 7803, 939182462)
 
@@ -60,13 +60,13 @@ def test_storm_with_the_same_seed_repeats() -> None:
     script = (
         f"import sys; sys.path.insert(0, {tests!r})\n"
         "from simulation.test_storm import simulate\n"
-        "print(simulate(7).hash)\n"
+        "print(simulate(1).hash)\n"
     )
     other_process = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True,
         cwd=tests, env={**os.environ, "PYTHONHASHSEED": "1"},
     )  # fmt: skip
-    own = [simulate(7).hash for _ in range(2)]
+    own = [simulate(1).hash for _ in range(2)]
 
     assert [other_process.stdout.strip()] * 2 == own
-    assert simulate(8).hash != own[0]
+    assert simulate(0).hash != own[0]

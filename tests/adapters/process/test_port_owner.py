@@ -83,7 +83,7 @@ async def test_probe_foreign_process_that_ends_soon_is_not_final(
     launcher: LocalLauncher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who is about to end is waited for before a start is given up."""
-    monkeypatch.setattr(owner, "_EXIT_LIMIT_S", 30.0)
+    monkeypatch.setattr(owner, "_EXIT_LIMIT_S", 3.0)
     process, port = await start(launcher), free_port()
     with stranger(port) as other:
         async with anyio.create_task_group() as tasks:
@@ -95,7 +95,7 @@ async def test_probe_foreign_process_that_ends_soon_is_not_final(
 
 
 async def _end_later(other: subprocess.Popen[bytes]) -> None:
-    await anyio.sleep(0.2)
+    await anyio.sleep(0.05)
     other.kill()
     await anyio.to_thread.run_sync(other.wait)
 
