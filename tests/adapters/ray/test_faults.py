@@ -15,7 +15,7 @@ from typing import Any
 
 import anyio
 import pytest
-from tools.net import LONG_S, wait_until, wait_until_async
+from tools.net import LATE_S, LONG_S, wait_until, wait_until_async
 from tools.ray_cluster import RayCluster
 
 from swapchart.adapters.ray.launcher import RayLauncher
@@ -103,7 +103,7 @@ async def test_killed_agent_leaves_no_orphan_and_is_replaced(
 
     ended = await exit_of(process.wait)
     assert (ended.reason, ended.certain) == ("agent-lost", False)
-    assert time.monotonic() - began < 1.0
+    assert time.monotonic() - began < 1.0 + LATE_S
     assert await process.sweep(5.0) == 0  # at once: no agent could confirm it
     await events.wait(NodeDown, "box1")
     await events.wait(NodeUp, "box1")
@@ -188,7 +188,7 @@ async def test_killed_proxy_loses_nothing_and_the_next_one_adopts_in_a_second(
         began = time.monotonic()
         found = await launcher.adopt()
         took_s = time.monotonic() - began
-        assert took_s < 1.0
+        assert took_s < 1.0 + LATE_S
         assert {each.id: each.process.pid for each in found} == pids
         assert {each.service: each.incarnation for each in found} == {
             f"m{number}": number + 1 for number in range(count)
