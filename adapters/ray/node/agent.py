@@ -209,6 +209,8 @@ class Agent:
             )
             if child.reservation is None:
                 return {"error": "placement", "text": f"{self._node}: {why}"}
+        if child.is_ending or self._children.get(child.id) is not child:
+            return {"error": "engine", "text": f"{self._node}: the start was given up"}
         port = 0 if facts["is_hook"] else self._free_port()
         child.facts.update(port=port, address=self._address, node=self._node)
         values = {"HOST": self._address, "PORT": str(port), "NODE": self._node}
@@ -220,7 +222,7 @@ class Agent:
         if errno == 0:
             return None
         if errno == 255:
-            return {"error": "engine", "text": f"{self._node}: the guard was killed"}
+            return {"error": "engine", "text": f"{self._node}: its guard ended"}
         where = f"{argv[0]} on node {self._node}"
         return {"error": "spec", "text": f"{where}: {os.strerror(errno)}", "errno": errno}
 

@@ -150,7 +150,13 @@ class Child:
         self.tell(f"sweep {grace_s}")
 
     def close(self) -> None:
-        """Close all descriptors; a guard that still runs ends its tree then."""
+        """Close all descriptors; a guard that still runs ends its tree then.
+
+        Whatever waits for the start or the end of the process goes on.
+        """
+        self._spawned(255)
+        if not self.ended.done():
+            self.ended.set_result(None)
         loop = asyncio.get_running_loop()
         for fd in (self._lifeline, self._status, self._output):
             if fd >= 0:
