@@ -29,7 +29,7 @@ from pathlib import Path
 
 from lab.against import ROUNDS, Comparison, add_against, environments
 from lab.contenders import MissingError, find_llama_swap, llama_swap_argv, versions
-from lab.report import Weather, document, median, publish, table
+from lab.report import Weather, document, median, publish, put_table, table
 from lab.swaps import INSTANT, ByHand, Proxied, Server, instant, llama, swapchart_argv, timed
 
 #: What is compared with a start by hand: name -> the command that serves a configuration.
@@ -268,7 +268,12 @@ def main() -> None:
             columns = ["start takes", "noticed after, ms", "longest", "runs"]
             parts += [how, table(columns, late_rows)]
     text = document("Starts and swaps", "./dev bench coldswap", parts, weather, versions(wanted))
-    publish("coldswap", text, keep=not (options.quick or options.only or options.swaps))
+    is_kept = not (options.quick or options.only or options.swaps)
+    publish("coldswap", text, keep=is_kept)
+    if is_kept and "llama-swap" in wanted:
+        shown = ["median ms", "by hand", *wanted]
+        swaps = [row[: len(shown)] for row in rows if row[0].endswith(": swap")]
+        put_table("## Swaps", table(shown, swaps))
 
 
 if __name__ == "__main__":

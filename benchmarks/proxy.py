@@ -47,7 +47,7 @@ from lab.proxy_tables import (
     stream_table,
     summary_table,
 )
-from lab.report import Weather, document, publish
+from lab.report import Weather, document, publish, put_table
 
 _STREAMS = 256
 _PERIOD_US = 10_000
@@ -227,7 +227,10 @@ def main() -> None:
     text = report(contenders, figures, command, weather)
     own = [one for one in contenders if "before" not in one.name]
     kept = report(own, figures, command, weather)
-    publish("proxy", text, kept=None if options.quick or options.only else kept)
+    is_kept = not (options.quick or options.only)
+    publish("proxy", text, kept=kept if is_kept else None)
+    if is_kept and "llama-swap" in figures:
+        put_table("## Streams and requests", summary_table(own, figures))
     if checkout:
         sys.exit(conclude(others, figures))
 

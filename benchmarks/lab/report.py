@@ -79,3 +79,22 @@ def publish(name: str, text: str, *, keep: bool = False, kept: str | None = None
     if kept is not None:
         RESULTS.mkdir(exist_ok=True)
         (RESULTS / f"{name}.md").write_text(kept)
+
+
+def put_table(heading: str, made: str) -> None:
+    """Replace the first table of a section of benchmarks/README.md.
+
+    Raises:
+        ValueError: The page has no such heading.
+    """
+    page = RESULTS.parent / "README.md"
+    lines = page.read_text().splitlines()
+    first = next(
+        number
+        for number, line in enumerate(lines)
+        if number > lines.index(heading) and line.startswith("|")
+    )
+    end = first
+    while end < len(lines) and lines[end].startswith("|"):
+        end += 1
+    page.write_text("\n".join([*lines[:first], made, *lines[end:]]) + "\n")
