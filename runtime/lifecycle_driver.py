@@ -11,9 +11,8 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
 import anyio
 
@@ -54,13 +53,10 @@ from .waiter import PendingRequest
 log = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class _Post:
-    event: str
-    data: Mapping[str, str | int | bool]
-    source: Activity | None
-    waiter: PendingRequest | None
-    cause: str
+#: Event with its fields, the activity and the request that it is of, and its cause.
+_Post: TypeAlias = tuple[
+    str, Mapping[str, str | int | bool], Activity | None, PendingRequest | None, str
+]
 
 
 class LifecycleDriver:
@@ -117,7 +113,8 @@ class LifecycleDriver:
 
     def begin(self) -> None:
         """Perform the effects of the initial configuration; once, before any event."""
-        self._perform_all(self.stepper.begin(), None)
+        for effect in self.stepper.begin():
+            self._perform(effect, "", None)
 
     @property
     def is_quiet(self) -> bool:
@@ -191,13 +188,18 @@ class LifecycleDriver:
         source: Activity | None = None, waiter: PendingRequest | None = None, cause: str = "",
     ) -> None:  # fmt: skip
         """Process *event*, now or, inside a step, right after it; see ``Lifecycle.post``."""
-        self._inbox.append(_Post(event, data, source, waiter, cause))
-        if self.is_stepping:
-            return
+        inbox = self._inbox
+        if self.is_stepping or inbox:
+            inbox.append((event, data, source, waiter, cause))
+            if self.is_stepping:
+                return
+            event, data, source, waiter, cause = inbox.popleft()
         self.is_stepping = True
         try:
-            while self._inbox:
-                self._step(self._inbox.popleft())
+            self._step(event, data, source, waiter, cause)
+            while inbox:
+                event, data, source, waiter, cause = inbox.popleft()
+                self._step(event, data, source, waiter, cause)
         finally:
             self.is_stepping = False
 
@@ -217,31 +219,35 @@ class LifecycleDriver:
         self.post(event, known, source=source, cause=cause)
         return True
 
-    def _step(self, post: _Post) -> None:
-        if post.source is not None and post.source.is_dead:
+    def _step(
+        self, event: str, data: Mapping[str, str | int | bool], source: Activity | None,
+        waiter: PendingRequest | None, cause: str,
+    ) -> None:  # fmt: skip
+        if source is not None and source.is_dead:
             return
         stepper = self.stepper
         if stepper.is_final:
-            if post.waiter is not None:
-                post.waiter.refuse(self.requests.shut_down())
+            if waiter is not None:
+                waiter.refuse(self.requests.shut_down())
             return
         before = stepper.configuration
         try:
-            effects = stepper.step(post.event, post.data)
+            effects = stepper.step(event, data)
         except NotHandledError:
-            self.unhandled.append((before, post.event))
-            log.exception("%s: the chart does not handle %r", self._service.spec.name, post.event)
-            if post.waiter is not None:
-                post.waiter.refuse(RequestError("internal", "unexpected request", status_hint=500))
+            self.unhandled.append((before, event))
+            log.exception("%s: the chart does not handle %r", self._service.spec.name, event)
+            if waiter is not None:
+                waiter.refuse(RequestError("internal", "unexpected request", status_hint=500))
             return
         after = stepper.configuration
         has_moved = after is not before
-        if has_moved or post.cause:
-            self._note_cause(post, before, has_moved)
+        if has_moved or cause:
+            self._note_cause(event, cause, before, has_moved)
         if has_moved:
-            self._record(post, before[-1], after)
-        self._perform_all(effects, post)
-        if post.event == "kill":
+            self._record(event, cause, before[-1], after)
+        for effect in effects:
+            self._perform(effect, event, waiter)
+        if event == "kill":
             self.activities.expedite()
         next_spec = self._service.next_spec
         if next_spec is not None and self.is_quiet:
@@ -252,15 +258,15 @@ class LifecycleDriver:
         if has_moved:
             self._on_change()
 
-    def _note_cause(self, post: _Post, before: Configuration, has_moved: bool) -> None:
-        if post.event == "proc_exited" and "stopping" in before:
+    def _note_cause(self, event: str, cause: str, before: Configuration, has_moved: bool) -> None:
+        if event == "proc_exited" and "stopping" in before:
             return  # the reason of the stop matters longer than how the process then ended
-        if post.cause:
-            self._service.cause = post.cause
-        elif has_moved and post.event == "request":
+        if cause:
+            self._service.cause = cause
+        elif has_moved and event == "request":
             self._service.cause = "requested"
 
-    def _record(self, post: _Post, source: str, after: Configuration) -> None:
+    def _record(self, event: str, cause: str, source: str, after: Configuration) -> None:
         service = self._service
         now = service.runtime.timers.now()
         results = tuple(service.hook_results)
@@ -268,42 +274,38 @@ class LifecycleDriver:
         service.hook_results.clear()
         service.hooks_s += sum(result.seconds for result in results)
         record = Transition(
-            service=service.spec.name, at=now, event=post.event, cause=post.cause or service.cause,
+            service=service.spec.name, at=now, event=event, cause=cause or service.cause,
             source=source, target=after[-1], configuration=after, seconds=now - service.since,
             incarnation=service.incarnation,
             pid=service.process.pid or None if service.process else None,
-            exit=service.last_exit if post.event == "proc_exited" else None, hooks=results,
+            exit=service.last_exit if event == "proc_exited" else None, hooks=results,
             node=service.node if service.process else "",
-            swap=service.runtime.swaps.take(service.spec.name, post.event, after),
+            swap=service.runtime.swaps.take(service.spec.name, event, after),
         )  # fmt: skip
         service.since = now
-        log.debug("%s: %s -> %s (%s)", service.spec.name, source, after[-1], post.event)
+        log.debug("%s: %s -> %s (%s)", service.spec.name, source, after[-1], event)
         service.runtime.notify(record)
         changed, self._changed = self._changed, None
         if changed is not None:
             changed.set()
 
     # ---- effects; none may wait or raise
-    def _perform_all(self, effects: list[Effect], post: _Post | None) -> None:
-        for effect in effects:
-            self._perform(effect, post)
-
-    def _perform(self, effect: Effect, post: _Post | None) -> None:
+    def _perform(self, effect: Effect, event: str, waiter: PendingRequest | None) -> None:
         match effect:
             case CancelTimer(timer=name):
                 self.timers.disarm(name)
             case AdmitWaiter():
-                self._waiter_of(post).admit()
+                self._waiter_of(event, waiter).admit()
             case StartTimer(timer=name):
                 self.timers.arm(name)
             case QueueWaiter():
-                self.requests.waiting[self._waiter_of(post)] = None
+                self.requests.waiting[self._waiter_of(event, waiter)] = None
             case RejectWaiter():
-                self._waiter_of(post).refuse(self.requests.error(post.event if post else ""))
+                self._waiter_of(event, waiter).refuse(self.requests.error(event))
             case AdmitAll():
                 self.requests.admit_all()
             case RejectAll():
-                self.requests.refuse_all(post.event if post else "")
+                self.requests.refuse_all(event)
             case StartActivity(activity=name, point=point):
                 self.tasks.start(name, partial(self._body, name, point))
             case CancelActivity(activity=name):
@@ -319,10 +321,9 @@ class LifecycleDriver:
                 assert_never(effect)
 
     @staticmethod
-    def _waiter_of(post: _Post | None) -> PendingRequest:
-        assert post is not None, "an effect on a waiter without an event"
-        assert post.waiter is not None, f"{post.event} came without a waiter"
-        return post.waiter
+    def _waiter_of(event: str, waiter: PendingRequest | None) -> PendingRequest:
+        assert waiter is not None, f"{event or 'the initial configuration'} came without a waiter"
+        return waiter
 
     def _body(self, name: str, point: str, activity: Activity) -> Body | None:
         return self.activities.body(activity, name, point)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from io import BytesIO
 from typing import Any
 from urllib.parse import quote
@@ -156,7 +156,18 @@ class Request:
         "write_body",
     )  # fmt: skip
 
-    def __init__(self, scope: Scope, receive: Receive, budget: BodyBudget | None = None) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, budget: BodyBudget | None = None, *,
+        request_id: bytes = b"",
+    ) -> None:  # fmt: skip
+        """Begin a request.
+
+        Args:
+            scope: The ASGI scope.
+            receive: Returns the next ASGI message.
+            budget: Memory budget of request bodies; None means that they are not counted.
+            request_id: Its id; empty takes that of the scope, or makes a new one.
+        """
         self.scope = scope
         self.method: str = scope["method"]
         self.path: str = scope["path"]
@@ -168,17 +179,14 @@ class Request:
         self.body_bytes_reserved = 0
         self.refusals: RefusalLog | None = None
         self.cached_headers: CachedHeaders | None = None
-        extensions = scope.get("extensions")
         self.send_full_response: SendFullResponse | None = None
         self.write_body: WriteBody | None = None
         self._take_body: Callable[[], bytes | None] | None = None
         self._set_on_disconnect: Callable[[Callable[[], None] | None], None] | None = None
-        request_id: bytes | None = None
+        extensions = scope.get("extensions")
         if extensions:
-            request_id = extensions.get(REQUEST_ID)
-            self.send_full_response = extensions.get(FULL_RESPONSE)
-            self.write_body = extensions.get(WRITE_BODY)
-            self._take_body = extensions.get(FULL_BODY)
+            self.use_extensions(extensions)
+            request_id = request_id or extensions.get(REQUEST_ID) or b""
         self.request_id = request_id or request_id_of(self.headers)
         self._budget = budget
         self._receive = receive
@@ -187,6 +195,12 @@ class Request:
         self._task: asyncio.Task[object] | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._watch_timer: _DisconnectWatchTimer | None = None
+
+    def use_extensions(self, extensions: Mapping[str, Any]) -> None:
+        """Use what the server offers beyond ASGI; see `http1.server.extensions`."""
+        self.send_full_response = extensions.get(FULL_RESPONSE)
+        self.write_body = extensions.get(WRITE_BODY)
+        self._take_body = extensions.get(FULL_BODY)
 
     def header(self, name: bytes) -> bytes | None:
         """Return the value of the first header *name* (in lower case), or None."""

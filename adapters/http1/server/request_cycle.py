@@ -12,7 +12,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from typing import Any, Protocol
 
 from ...system.log_facts import request_fact
+from ..request_id import REQUEST_ID
 from .errors import ClientDisconnectedError
+from .extensions import FULL_BODY, FULL_RESPONSE, ON_DISCONNECT, WRITE_BODY
 from .input_buffer import InputBuffer
 from .response_head import encode_head
 from .writer import ConnectionWriter
@@ -79,7 +81,7 @@ class RequestCycle:
     """One request and its response.
 
     Attributes:
-        scope: The ASGI scope.
+        scope: The ASGI scope; its extensions are added when a task begins to serve the request.
         request_id: Id of the request, which the response has as ``X-Request-ID``.
         task: Runs the application; None before its turn (pipelining) and on the fast path.
         keep_alive: The client allows another request on the connection.
@@ -393,8 +395,15 @@ class RequestCycle:
 
     async def run(self, app: App) -> None:
         """Run *app* to its end; a response that it leaves incomplete never looks complete."""
+        scope = self.scope
+        scope["extensions"] = {
+            **scope.get("extensions", _ENDED),
+            FULL_RESPONSE: self.send_full_response, FULL_BODY: self.take_body,
+            WRITE_BODY: self.write_body,
+            ON_DISCONNECT: self.set_on_disconnect, REQUEST_ID: self.request_id,
+        }  # fmt: skip
         try:
-            await app(self.scope, self.receive, self.send)
+            await app(scope, self.receive, self.send)
         except ClientDisconnectedError:
             pass  # the application knows: `send` raised it
         except Exception:

@@ -16,8 +16,7 @@ from urllib.parse import unquote
 
 import httptools
 
-from ..request_id import REQUEST_ID, new_request_id, request_id_of
-from .extensions import FULL_BODY, FULL_RESPONSE, ON_DISCONNECT, WRITE_BODY
+from ..request_id import new_request_id, request_id_of
 from .hangup import address_of
 from .request_cycle import ClientConnection, RequestCycle, Scope
 from .validation import (
@@ -245,11 +244,6 @@ class RequestParser:
             is_1_0=version == "1.0",
             is_expecting=is_expecting,
         )
-        scope["extensions"] = {
-            FULL_RESPONSE: cycle.send_full_response, FULL_BODY: cycle.take_body,
-            WRITE_BODY: cycle.write_body,
-            ON_DISCONNECT: cycle.set_on_disconnect, REQUEST_ID: cycle.request_id,
-        }  # fmt: skip
         self._special.clear()  # what is rejected behind this has another id
         self._connection.enqueue(cycle)
 

@@ -59,7 +59,7 @@ class CachedHeaders:
         self.lines: dict[bytes, bytes] = {}
         self.lines_with_keys: dict[bytes, bytes] = {}
         self.session: str | None = None
-        self.log_prefix: tuple[tuple[str, bytes, str], str, str] | None = None
+        self.log_prefix: tuple[tuple[str, bytes, str], bytes, bytes] | None = None
 
     def add_lines(self, host: bytes, lines: bytes, *, passes_keys: bool) -> None:
         """Keep *lines* for requests to the upstream *host*."""

@@ -8,8 +8,8 @@ from .request_record import RequestRecord
 _ESCAPES = {code: f"\\x{code:02x}" for code in (*range(32), 127, 0x85, 0x2028, 0x2029)}
 
 
-def access_log_line(record: RequestRecord) -> str:
-    """Return the line of the access log for *record*; text from clients is escaped."""
+def access_log_line(record: RequestRecord) -> bytes:
+    """Return the line of the access log for *record*, with its end; text of clients is escaped."""
     request = record.request
     headers = request.cached_headers
     # A query may hold secrets.
@@ -19,13 +19,15 @@ def access_log_line(record: RequestRecord) -> str:
         cached = (request_line, *_prefix_and_suffix(request, request_line))
         if headers is not None:
             headers.log_prefix = cached
-    return (
-        f"{cached[1]}{record.status} {record.sent_bytes}{cached[2]}"
-        f"{record.ended - record.started:.3f}s request={request.request_id.decode()}"
-    )
+    return b"%b%d %d%b%.3fs request=%b\n" % (
+        cached[1], record.status, record.sent_bytes, cached[2], record.ended - record.started,
+        request.request_id,
+    )  # fmt: skip
 
 
-def _prefix_and_suffix(request: Request, request_line: tuple[str, bytes, str]) -> tuple[str, str]:
+def _prefix_and_suffix(
+    request: Request, request_line: tuple[str, bytes, str]
+) -> tuple[bytes, bytes]:
     """Return the parts of a line of the access log before and after the numbers."""
     method, path, version = request_line
     agent = request.header(b"user-agent")
@@ -34,5 +36,6 @@ def _prefix_and_suffix(request: Request, request_line: tuple[str, bytes, str]) -
     return _escaped(prefix), _escaped(suffix)
 
 
-def _escaped(text: str) -> str:
-    return text if text.isprintable() else text.translate(_ESCAPES)
+def _escaped(text: str) -> bytes:
+    safe = text if text.isprintable() else text.translate(_ESCAPES)
+    return safe.encode("utf-8", "replace")

@@ -40,24 +40,65 @@ EXITS = ("asked", "crash")
 TOKENS = ("prompt", "generated", "cached", "drafted", "accepted")
 
 
-def _durations() -> Histogram:
-    return Histogram(_DURATIONS_S)
-
-
 def _phases() -> Histogram:
     return Histogram(_PHASES_S)
+
+
+class ModelCounters:
+    """Counters of the requests for one model.
+
+    Attributes:
+        outcomes: Status or reason -> requests.
+        durations: Seconds from the arrival to the end.
+        waits: Seconds from the arrival until the model is ready, or the request ends.
+        first_bytes: Seconds from then to the headers of the response.
+        sent: Bytes of response bodies.
+        prompt: Tokens of prompts.
+        generated: Tokens of responses.
+        cached: Tokens of prompts that were in the server's cache.
+        drafted: Tokens that a draft model proposed.
+        accepted: Proposed tokens that were accepted.
+    """
+
+    __slots__ = (
+        "accepted", "cached", "drafted", "durations", "first_bytes", "generated", "outcomes",
+        "prompt", "sent", "waits",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.outcomes: dict[int | str, int] = {}
+        self.durations, self.waits = Histogram(_DURATIONS_S), Histogram(_DURATIONS_S)
+        self.first_bytes = Histogram(_DURATIONS_S)
+        self.sent = self.prompt = self.generated = self.cached = self.drafted = self.accepted = 0
+
+    def count(self, record: RequestRecord, tokens: TokenUsage) -> None:
+        """Count one finished request."""
+        outcome: int | str = record.code or record.status
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        self.sent += record.sent_bytes
+        started, admitted, headers_at = record.started, record.admitted, record.headers_at
+        self.durations.add(record.ended - started)
+        self.waits.add((admitted or record.ended) - started)
+        if headers_at:
+            self.first_bytes.add(headers_at - admitted)
+        if tokens.prompt > 0:
+            self.prompt += tokens.prompt
+        if tokens.completion > 0:
+            self.generated += tokens.completion
+        if tokens.cached > 0:
+            self.cached += tokens.cached
+        if tokens.drafted > 0:
+            self.drafted += tokens.drafted
+        if tokens.accepted > 0:
+            self.accepted += tokens.accepted
 
 
 class Metrics:
     """All counters of a proxy.
 
     Attributes:
-        requests: (model, status or reason) -> requests.
-        durations: Model -> seconds from the arrival to the end.
-        waits: Model -> seconds from the arrival until the model is ready, or the request ends.
-        first_bytes: Model -> seconds from then to the headers of the response.
-        tokens: (model, kind) -> tokens.
-        sent: Model -> bytes of response bodies.
+        models: Model -> counters of its requests.
+        unknown: Requests for models that do not exist.
         transitions: (model, event) -> transitions.
         phases: (model, state) -> seconds in the state.
         hooks: (model, point, outcome) -> hook actions.
@@ -66,41 +107,43 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        self.requests: Counter[tuple[str, str]] = Counter()
-        self.durations: defaultdict[str, Histogram] = defaultdict(_durations)
-        self.waits: defaultdict[str, Histogram] = defaultdict(_durations)
-        self.first_bytes: defaultdict[str, Histogram] = defaultdict(_durations)
-        self.tokens: Counter[tuple[str, str]] = Counter()
-        self.sent: Counter[str] = Counter()
+        self.models: dict[str, ModelCounters] = {}
+        self.unknown = 0
         self.transitions: Counter[tuple[str, str]] = Counter()
         self.phases: defaultdict[tuple[str, str], Histogram] = defaultdict(_phases)
         self.hooks: Counter[tuple[str, str, str]] = Counter()
         self.hook_times: defaultdict[tuple[str, str], Histogram] = defaultdict(_phases)
         self.exits: Counter[tuple[str, str]] = Counter()
 
+    @property
+    def requests(self) -> Counter[tuple[str, str]]:
+        """Number of requests by model and status or reason."""
+        found = Counter({UNKNOWN: self.unknown} if self.unknown else {})
+        for model, counters in self.models.items():
+            for outcome, number in counters.outcomes.items():
+                found[model, str(outcome)] += number
+        return found
+
+    @property
+    def tokens(self) -> Counter[tuple[str, str]]:
+        """Number of tokens by model and kind."""
+        found: Counter[tuple[str, str]] = Counter()
+        for model, counters in self.models.items():
+            for kind in TOKENS:
+                if number := getattr(counters, kind):
+                    found[model, kind] = number
+        return found
+
     def count(self, record: RequestRecord, tokens: TokenUsage) -> None:
         """Count one finished request."""
-        model = record.model
-        self.requests[model, record.code or str(record.status)] += 1
-        self.sent[model] += record.sent_bytes
-        self.durations[model].add(record.ended - record.started)
-        self.waits[model].add((record.admitted or record.ended) - record.started)
-        if record.headers_at:
-            self.first_bytes[model].add(record.headers_at - record.admitted)
-        if tokens.prompt > 0:
-            self.tokens[model, "prompt"] += tokens.prompt
-        if tokens.completion > 0:
-            self.tokens[model, "generated"] += tokens.completion
-        if tokens.cached > 0:
-            self.tokens[model, "cached"] += tokens.cached
-        if tokens.drafted > 0:
-            self.tokens[model, "drafted"] += tokens.drafted
-        if tokens.accepted > 0:
-            self.tokens[model, "accepted"] += tokens.accepted
+        counters = self.models.get(record.model)
+        if counters is None:
+            counters = self.models[record.model] = ModelCounters()
+        counters.count(record, tokens)
 
     def count_unknown(self) -> None:
         """Count one request for a model that does not exist, under an empty name."""
-        self.requests[UNKNOWN] += 1
+        self.unknown += 1
 
     def on_transition(self, record: Transition) -> None:
         """Count one transition; for ``Supervisor.listen``."""

@@ -80,7 +80,7 @@ class Recorder:
             if record.wait is not None and record.wait.queued_at is not None:
                 self._store.put_wait(wait_row(number, record.wait))
             self._publish(number, record)
-        self._log.line(access_log_line(record))
+        self._log.write(access_log_line(record))
 
     def _publish(self, number: int, record: RequestRecord) -> None:
         """Publish the id of a row, and the number that its request had in flight, if any."""

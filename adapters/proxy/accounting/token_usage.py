@@ -33,7 +33,7 @@ _READER = json.JSONDecoder()
 _OBJECT = re.compile(r'"(usage|timings|metrics)"\s*:\s*(?=\{)')
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, init=False)
 class TokenUsage:
     """Token usage of a response. All fields are 0 if nothing is known; otherwise -1 means unknown.
 
@@ -48,14 +48,24 @@ class TokenUsage:
         server_ms: Duration that the server reports, in milliseconds; 0 means unknown.
     """
 
-    cached: int = 0
-    drafted: int = 0
-    accepted: int = 0
-    prompt: int = 0
-    completion: int = 0
-    read_rate: float = 0.0
-    write_rate: float = 0.0
-    server_ms: float = 0.0
+    cached: int
+    drafted: int
+    accepted: int
+    prompt: int
+    completion: int
+    read_rate: float
+    write_rate: float
+    server_ms: float
+
+    def __init__(
+        self, *, cached: int = 0, drafted: int = 0, accepted: int = 0, prompt: int = 0,
+        completion: int = 0, read_rate: float = 0.0, write_rate: float = 0.0,
+        server_ms: float = 0.0,
+    ) -> None:  # fmt: skip
+        # Spelled out: the one that dataclass makes is not compiled.
+        self.cached, self.drafted, self.accepted = cached, drafted, accepted
+        self.prompt, self.completion = prompt, completion
+        self.read_rate, self.write_rate, self.server_ms = read_rate, write_rate, server_ms
 
 
 def decoded(data: bytes, encoding: bytes) -> bytes | None:

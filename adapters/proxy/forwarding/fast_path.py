@@ -101,7 +101,7 @@ class FastPath:
         lines = (cached.lines_with_keys if passes_keys else cached.lines).get(upstream.host)
         if lines is None or upstream.header_timeout_s is not None:
             return False
-        request = Request(scope, call.receive, self._bodies)
+        request = Request(scope, call.receive, self._bodies, request_id=call.request_id)
         request.route, request.cached_headers, request.access = route, cached, verdict.access
         target = target_of(request)
         if b"?" in target:
@@ -210,6 +210,7 @@ class _FastRequest(Forwarding):
         self._call.run_in_task(self._go_on)
 
     async def _go_on(self, scope: Any, receive: Any, send: Any) -> None:
+        self.request.use_extensions(scope["extensions"])
         await run_until_disconnect(self.request, self.run(send))
 
     def client_disconnected(self) -> None:

@@ -220,7 +220,7 @@ def test_failed_start_records_how_long_its_request_waited() -> None:
         (row,) = (await page(bench))["data"]
 
         assert row["wait_ms"] == row["duration_ms"] >= 200
-        waits = bench.app.proxy.accounting.metrics.waits["a"]
+        waits = bench.app.proxy.accounting.metrics.models["a"].waits
         assert waits.buckets()[-1][1] == 1
         assert waits.total >= 0.2
 

@@ -296,9 +296,15 @@ class Way:
                 )
                 for row in page.rows if (made := proxy.accounting.captures.get(row.id)) is not None
             ],
-            "counted": (metrics.requests, metrics.tokens, metrics.sent, metrics.transitions),
+            "counted": (
+                metrics.requests, metrics.tokens, metrics.transitions,
+                {model: counters.sent for model, counters in metrics.models.items()},
+            ),
             "timed": {
-                name: {key: sum(found.counts) for key, found in getattr(metrics, name).items()}
+                name: {
+                    model: sum(getattr(counters, name).counts)
+                    for model, counters in metrics.models.items()
+                }
                 for name in ("durations", "waits", "first_bytes")
             },
             "chart": [

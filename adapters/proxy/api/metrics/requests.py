@@ -25,31 +25,26 @@ def requests(proxy: ProxyContext) -> Iterator[Metric]:
     finished = from_zero(outcomes, counters.requests)
     text = "Finished requests by model and outcome: an HTTP status, or why the proxy ended them."
     yield counter("swapchart_requests", text, finished, "model", "outcome")
-    for name, text, values in (
-        (
-            "duration",
-            "Time in seconds from the arrival of a request to its end.",
-            counters.durations,
-        ),
-        (
-            "wait",
-            "Time in seconds from the arrival of a request until its model is ready for it, or "
-            "until it ends without that.",
-            counters.waits,
-        ),
-        (
-            "first_byte",
-            "Time in seconds from when the model is ready until the headers of its response "
-            "arrive; most servers send them with the first token.",
-            counters.first_bytes,
-        ),
-    ):
-        rows = [((model,), each) for model, each in values.items()]
-        yield histogram(f"swapchart_request_{name}_seconds", text, rows, "model")
+    counted = [((model,), each) for model, each in counters.models.items()]
+    text = "Time in seconds from the arrival of a request to its end."
+    durations = [(key, each.durations) for key, each in counted]
+    yield histogram("swapchart_request_duration_seconds", text, durations, "model")
+    text = (
+        "Time in seconds from the arrival of a request until its model is ready for it, or until "
+        "it ends without that."
+    )
+    waits = [(key, each.waits) for key, each in counted]
+    yield histogram("swapchart_request_wait_seconds", text, waits, "model")
+    text = (
+        "Time in seconds from when the model is ready until the headers of its response arrive; "
+        "most servers send them with the first token."
+    )
+    first_bytes = [(key, each.first_bytes) for key, each in counted if any(each.first_bytes.counts)]
+    yield histogram("swapchart_request_first_byte_seconds", text, first_bytes, "model")
     tokens = from_zero(product(names, TOKENS), counters.tokens)
     text = "Tokens that responses report, by model and kind; cached ones are prompt tokens too."
     yield counter("swapchart_tokens", text, tokens, "model", "kind")
-    sent = by_model(names, counters.sent)
+    sent = by_model(names, {model: each.sent for model, each in counters.models.items()})
     text = "Bytes of response bodies that were sent to clients."
     yield counter("swapchart_response_bytes", text, sent, "model")
 
