@@ -15,7 +15,7 @@ from ..write_batch import WriteBatch
 from .errors import Stage, UpstreamBroken
 from .request_body import send_chunks, send_slices
 from .response import UpstreamResponse
-from .response_parser import ResponseParser
+from .response_parser import RepeatedHeads, ResponseParser
 
 _JOIN_BYTES = 1 << 16  # largest body that is sent in one write with the headers
 _HIGH_BYTES = 1 << 18  # reading stops while more bytes of a response are unread
@@ -29,6 +29,7 @@ class ConnectionOwner(Protocol):
 
     name: str
     write_batch: WriteBatch
+    repeated_heads: RepeatedHeads
     max_header_bytes: int
     is_closed: bool
     is_secure: bool
@@ -86,7 +87,9 @@ class Connection(asyncio.Protocol):
         self._is_connected = False
         self._is_aborted = False  # by the pool, together with its request
         self._close_reason = "closed"
-        self._parser = ResponseParser(pool.max_header_bytes, keeps_events=pool.is_secure)
+        self._parser = ResponseParser(
+            pool.max_header_bytes, pool.repeated_heads, keeps_events=pool.is_secure
+        )
         self._poll: select.poll
         self._sender: asyncio.Task[None] | None = None
         self._writable: asyncio.Future[None] | None = None

@@ -23,6 +23,7 @@ from ..write_batch import WriteBatch
 from .connection import Connection
 from .errors import UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from .response import UpstreamResponse
+from .response_parser import RepeatedHeads
 from .retry import IDEMPOTENT_METHODS, is_repeatable, may_send_again
 
 __all__ = [
@@ -54,6 +55,7 @@ class ConnectionPool:
     Attributes:
         name: ``host:port`` of the upstream, for error messages.
         write_batch: Requests that are sent at the end of the loop iteration.
+        repeated_heads: Remembers the heads of responses.
         max_header_bytes: Maximum size of the headers, and of the trailers, of a response.
         is_closed: ``aclose`` was called.
         is_secure: Connections use TLS; they are reused after an event stream too, since a TLS
@@ -87,6 +89,7 @@ class ConnectionPool:
         """
         self.name = f"{host}:{port}"
         self.write_batch = WriteBatch()
+        self.repeated_heads = RepeatedHeads()
         self.max_header_bytes = max_header_bytes
         self.is_closed = False
         self.is_secure = ssl is not None

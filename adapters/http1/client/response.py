@@ -11,6 +11,7 @@ import asyncio
 from typing import Protocol, Self, cast
 
 from ..half_close import half_close
+from ..repeated_head import RepeatedHead
 from ..undelivered import count_undelivered
 from .errors import Stage, UpstreamBroken, UpstreamTimeout
 from .retry import may_send_again
@@ -70,6 +71,7 @@ class UpstreamResponse:
         chunks: Chunks of the body that were not read yet; filled by the parser.
         buffered_bytes: Total size of `chunks`. The connection stops reading above a limit.
         is_paused: The connection has stopped reading from the socket for that reason.
+        repeated_head: Head that it has in common with earlier responses; None if it has none.
     """
 
     __slots__ = (
@@ -84,6 +86,7 @@ class UpstreamResponse:
         "headers",
         "is_paused",
         "reason",
+        "repeated_head",
         "status",
         "upgraded",
     )
@@ -97,6 +100,7 @@ class UpstreamResponse:
         self.bytes_received = self.buffered_bytes = 0
         self.chunks: list[bytes] = []
         self.is_paused = False
+        self.repeated_head: RepeatedHead | None = None
         self._conn: ResponseConnection | None = conn
         self._done = False
         self._error: BaseException | None = None
@@ -229,7 +233,14 @@ class UpstreamResponse:
     async def __aexit__(self, *_: object) -> None:
         self.close()
 
-    # -- called by the connection ---------------------------------------------------------
+    # -- called by the parser and the connection --------------------------------------------
+
+    def add(self, data: bytes) -> None:
+        """Add a chunk of the body, which has arrived."""
+        size = len(data)
+        self.chunks.append(data)
+        self.buffered_bytes += size
+        self.bytes_received += size
 
     async def wait(self, timeout_s: float | None, stage: Stage) -> None:
         """Wait for the next notification.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import httptools
 
+from ..repeated_head import TRIES, Fields, RepeatedHead, parts_of_head
 from .response import UpstreamResponse
 
 _MAX_INTERIM = 16  # interim responses (1xx) before the final one; more of them are an attack
@@ -17,8 +18,42 @@ class _InvalidResponseError(Exception):
     """Raised in the parser's callbacks; the text says what is wrong with the response."""
 
 
+class RepeatedResponse(RepeatedHead):
+    """Head of a response that the upstream may send again.
+
+    Attributes:
+        status: Status code.
+        reason: Reason phrase.
+    """
+
+    __slots__ = ("reason", "status")
+
+    def __init__(
+        self, before: bytes, after: bytes, fields: Fields, status: int, reason: bytes
+    ) -> None:
+        super().__init__(before, after, fields)
+        self.status, self.reason = status, reason
+
+
+class RepeatedHeads:
+    """Head of the last responses of an upstream, over all of its connections.
+
+    Attributes:
+        head: The head; None before a response whose head may come again.
+        tries: Heads that are still remembered before one comes again.
+    """
+
+    __slots__ = ("head", "tries")
+
+    def __init__(self) -> None:
+        self.head: RepeatedResponse | None = None
+        self.tries = TRIES
+
+
 class ResponseParser:
     """Parser of the responses on one connection.
+
+    A response with the head of an earlier one is not parsed again; see `repeated_head`.
 
     Attributes:
         response: Response that is being filled in; None between two exchanges.
@@ -31,6 +66,7 @@ class ResponseParser:
     __slots__ = (
         "_ends_at_eof",
         "_head_bytes",
+        "_heads",
         "_interim",
         "_is_head",
         "_is_raw",
@@ -46,16 +82,18 @@ class ResponseParser:
         "response",
     )
 
-    def __init__(self, max_header_bytes: int, *, keeps_events: bool) -> None:
+    def __init__(self, max_header_bytes: int, heads: RepeatedHeads, *, keeps_events: bool) -> None:
         """Prepare a parser for a new connection.
 
         Args:
             max_header_bytes: Maximum size of the headers, and of the trailers, of a response.
+            heads: Remembers the heads of the upstream's responses.
             keeps_events: A connection that carried an event stream can carry another request.
         """
         self.response: UpstreamResponse | None = None
         self.has_progress = self.is_complete = self.has_surplus = self.can_keep = False
         self._most_header_bytes = max_header_bytes
+        self._heads = heads
         self._keeps_events = keeps_events
         self._parser = httptools.HttpResponseParser(self)
         self._request = b""
@@ -82,6 +120,17 @@ class ResponseParser:
         if self._is_raw:
             self.on_body(data)
             return None
+        response, head = self.response, self._heads.head
+        is_first = (
+            not self._head_bytes
+            and not self._is_head
+            and (response is not None and not response.status)
+        )
+        if is_first and head is not None and response is not None:
+            found = head.split(data)
+            if found is not None:
+                self._fill(response, head, found[0], found[1])
+                return None
         self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -97,7 +146,32 @@ class ResponseParser:
         elif self._head_bytes > self._most_header_bytes:
             # Headers, and what httptools reports to no callback: trailers and chunk extensions.
             return f"more than {self._most_header_bytes} bytes of header fields"
+        if is_first and self.is_complete and self.can_keep and response is not None:
+            self._remember(response, data)
         return None
+
+    def _fill(
+        self, response: UpstreamResponse, head: RepeatedResponse, length: bytes, body: bytes
+    ) -> None:
+        """Complete *response*, whose head came before, with *body*."""
+        self._heads.tries = TRIES
+        response.status, response.reason, response.repeated_head = head.status, head.reason, head
+        response.headers = head.fields.with_length(length)
+        response.content_length = len(body)
+        if body:
+            response.add(body)
+        self.has_progress = self.is_complete = self.can_keep = True
+
+    def _remember(self, response: UpstreamResponse, data: bytes) -> None:
+        """Remember the head of *response*, which came complete as *data*."""
+        heads, size = self._heads, response.bytes_received
+        if self.has_surplus or self._interim or not size or not heads.tries:
+            return
+        heads.tries -= 1
+        parts = parts_of_head(data, len(data) - size)
+        if parts is not None:
+            fields, reason = response.headers, response.reason
+            heads.head = RepeatedResponse(parts[0], parts[1], fields, response.status, reason)
 
     @property
     def is_unanswered(self) -> bool:
@@ -183,10 +257,7 @@ class ResponseParser:
         if response is None or self.is_complete:
             self.has_surplus = True
             return
-        response.chunks.append(data)
-        size = len(data)
-        response.buffered_bytes += size
-        response.bytes_received += size
+        response.add(data)
         self.has_progress = True
 
     def on_message_complete(self) -> None:

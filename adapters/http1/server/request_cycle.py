@@ -12,12 +12,13 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from typing import Any, Protocol
 
 from ...system.log_facts import request_fact
+from ..repeated_head import RepeatedHead
 from ..request_id import REQUEST_ID
 from .errors import ClientDisconnectedError
 from .extensions import FULL_BODY, FULL_RESPONSE, ON_DISCONNECT, WRITE_BODY
 from .input_buffer import InputBuffer
-from .response_head import encode_head
-from .writer import ConnectionWriter
+from .response_head import EncodedHead, encode_head
+from .writer import JOIN_BYTES, ConnectionWriter
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -28,7 +29,6 @@ App = Callable[
 
 LOG = logging.getLogger("swapchart.h1")
 
-_JOIN_BYTES = 1 << 16  # larger pieces are not copied to be sent together with their framing
 _COALESCE = 256  # chunks of a request's body that are kept apart; tiny ones cost memory
 _BODILESS = frozenset({204, 304})
 _DISCONNECT = "http.disconnect"
@@ -95,6 +95,7 @@ class RequestCycle:
         size: Buffered bytes of the request's body.
         received: Bytes of the request's body that have come so far.
         waiter: Future that ``receive`` waits for, if it does.
+        repeated_head: Head that the request has in common with earlier ones; None if it has none.
         on_disconnect: Called when the client disconnects; for an application that serves the
             request without a task, or does not call `receive` for a while.
     """
@@ -102,6 +103,7 @@ class RequestCycle:
     # Not slots: what nearly every request leaves as it is costs nothing as a default here.
     task: asyncio.Task[None] | None = None
     waiter: asyncio.Future[None] | None = None
+    repeated_head: RepeatedHead | None = None
     on_disconnect: Callable[[], None] | None = None
     is_head = False
     is_received = False
@@ -117,6 +119,7 @@ class RequestCycle:
     _has_body = True
     _remaining = -1  # bytes that the announced length still lacks; -1 when none is announced
     _head: Iterable[tuple[bytes, bytes]] = ()
+    _encoded: EncodedHead | None = None
 
     def __init__(
         self,
@@ -286,9 +289,12 @@ class RequestCycle:
         return not (self.is_disconnected or self.is_started or self._writer.stalled is not None)
 
     def send_full_response(
-        self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes
-    ) -> bool:
+        self, status: int, headers: Iterable[tuple[bytes, bytes]], body: bytes,
+        encoded: EncodedHead | None = None,
+    ) -> bool:  # fmt: skip
         """Send a complete response without waiting; False means that `send` has to be used.
+
+        *encoded* is the encoded head, if it has been sent before with another length.
 
         Raises:
             ClientDisconnectedError: The client left or was disconnected.
@@ -299,6 +305,7 @@ class RequestCycle:
         if not self.can_send_full_response:
             return False
         self._status, self._head, self.is_started = status, headers, True
+        self._encoded = encoded
         self._send_body(body, more=False)
         return True
 
@@ -328,8 +335,8 @@ class RequestCycle:
             if head:
                 self._writer.write(head)
         elif self._chunked:
-            _write_chunk(self._writer, head, body, more)
-        elif len(body) > _JOIN_BYTES:
+            self._writer.write_chunk(head, body, more)
+        elif len(body) > JOIN_BYTES:
             self._writer.write_parts((head, body))
         elif head or body:
             self._writer.write(head + body)
@@ -345,11 +352,16 @@ class RequestCycle:
         Args:
             length: Length of the complete body, where it is at hand; bytes.
         """
-        manager = self._connection.manager
-        head, date, announced, closes = encode_head(self._status, self._head, manager.date)
+        manager, encoded = self._connection.manager, self._encoded
+        if encoded is not None and length is not None:
+            head, closes, framing = encoded.with_length(length), encoded.closes, b""
+            date = b"" if encoded.has_date else manager.date
+            self._remaining = length
+        else:
+            head, date, announced, closes = encode_head(self._status, self._head, manager.date)
+            framing = self._settle_framing(announced, length)
         if closes:
             self.keep_alive = False
-        framing = self._settle_framing(announced, length)
         # A response to half a request closes too: its rest could be taken for the next one.
         if not (self.keep_alive and self.is_received) or manager.is_draining():
             self.keep_alive = False
@@ -434,14 +446,3 @@ class RequestCycle:
             self._connection.abort()
         else:
             self._connection.reject(self, 500)
-
-
-def _write_chunk(writer: ConnectionWriter, head: bytes, body: bytes, more: bool) -> None:
-    end = b"" if more else b"0\r\n\r\n"
-    if not body:
-        if head or end:
-            writer.write(head + end)
-    elif len(body) <= _JOIN_BYTES:
-        writer.write(b"%b%x\r\n%b\r\n%b" % (head, len(body), body, end))
-    else:
-        writer.write_parts((b"%b%x\r\n" % (head, len(body)), body, b"\r\n" + end))

@@ -16,9 +16,10 @@ from urllib.parse import unquote
 
 import httptools
 
+from ..repeated_head import TRIES, RepeatedHead, parts_of_head
 from ..request_id import new_request_id, request_id_of
 from .hangup import address_of
-from .request_cycle import ClientConnection, RequestCycle, Scope
+from .request_cycle import ClientConnection, RequestCycle
 from .validation import (
     SPECIAL,
     BadRequestError,
@@ -32,6 +33,7 @@ from .validation import (
 _VERSIONS = frozenset({"1.0", "1.1"})
 _METHODS = {b"GET": "GET", b"POST": "POST", b"HEAD": "HEAD", b"OPTIONS": "OPTIONS"}  # the usual
 _ASGI = {"version": "3.0", "spec_version": "2.4"}
+_END_OF_HEAD = b"\r\n\r\n"
 
 Fields = list[tuple[bytes, bytes]]
 
@@ -43,8 +45,25 @@ class RequestReceiver(ClientConnection, Protocol):
         """Serve *cycle*, whose head is complete, when its turn comes."""
 
 
+class RepeatedRequest(RepeatedHead):
+    """Head of a request that the client may send again.
+
+    Attributes:
+        scope: ASGI scope of such a request; its fields and its state are those of the first one.
+    """
+
+    __slots__ = ("scope",)
+
+    def __init__(self, before: bytes, after: bytes, scope: dict[str, Any]) -> None:
+        super().__init__(before, after, scope["headers"])
+        self.scope = scope
+
+
 class RequestParser:
     """Parser of one connection, and the callbacks of llhttp.
+
+    A request with the head of an earlier one is not parsed again; see `repeated_head`. That is
+    possible only between two requests, when llhttp has seen no byte of the next one.
 
     Attributes:
         incoming: The request whose body is being received; None between requests.
@@ -59,10 +78,11 @@ class RequestParser:
     """
 
     __slots__ = (
-        "_accepts_upgrades", "_bytes_since_callback", "_client", "_connection", "_fields",
-        "_limits", "_llhttp", "_loop", "_root_path", "_scheme", "_server", "_special", "_state",
-        "_target", "error", "hands_over", "head_since", "incoming", "is_in_head", "is_unused",
-        "upgrade_head",
+        "_accepts_upgrades", "_body_bytes", "_bytes_since_callback", "_client",
+        "_connection", "_fields", "_is_between", "_is_completed", "_is_kept", "_limits", "_llhttp",
+        "_loop", "_repeated", "_root_path", "_scheme", "_scope", "_server", "_special", "_state",
+        "_target", "_tries", "error", "hands_over", "head_since", "incoming", "is_in_head",
+        "is_unused", "upgrade_head",
     )  # fmt: skip
 
     def __init__(
@@ -104,6 +124,15 @@ class RequestParser:
         self._special: Fields = []  # fields of the head that the server acts on
         # Bytes since a callback that matters: this bounds heads, trailers and chunk extensions.
         self._bytes_since_callback = 0
+        self._repeated: RepeatedRequest | None = None
+        self._tries = TRIES  # heads that are still remembered before one comes again
+        self._is_between = True  # the last request has ended with the last byte that was parsed
+        self._is_kept = False  # a client that sends one request only leaves nothing to remember
+        # Of the data that is being parsed: the request it began, if that may be repeated; bytes of
+        # bodies; and whether a request was completed.
+        self._scope: dict[str, Any] | None = None
+        self._body_bytes = 0
+        self._is_completed = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the addresses for the scopes from *transport*."""
@@ -116,7 +145,14 @@ class RequestParser:
 
         All are, unless `upgrade_head` is set then. Sets `error` if the input is to be rejected.
         """
+        was_between = self._is_between
+        if was_between and self._repeated is not None:
+            found = self._repeated.split(data)
+            if found is not None:
+                self._begin_again(self._repeated, found[0], found[1])
+                return len(data)
         self._bytes_since_callback += len(data)
+        self._body_bytes, self._is_between, self._is_completed = 0, False, False
         try:
             self._llhttp.feed_data(data)
         except httptools.HttpParserUpgrade as exc:
@@ -130,7 +166,31 @@ class RequestParser:
             self.error = status_of_error(data)
         if self._bytes_since_callback > self._limits.header_bytes and not self.error:
             self.error = 431 if self._fields or not self.is_in_head else 414
+        scope, self._scope = self._scope, None
+        if self._is_completed:
+            self._note_end(data, scope, was_between)
+        if self.is_in_head and not self.head_since:
+            self.head_since = self._loop.time()
         return len(data)
+
+    def _note_end(self, data: bytes, scope: dict[str, Any] | None, was_between: bool) -> None:
+        """Note whether a request has ended with *data*, and remember its head.
+
+        Args:
+            data: Was parsed; a request was completed in it.
+            scope: Of a request that began in it and may be repeated; None without one.
+            was_between: Another one had ended right before.
+        """
+        head_bytes = len(data) - self._body_bytes
+        if not was_between:
+            self._is_between = not head_bytes
+        elif data.find(_END_OF_HEAD) + len(_END_OF_HEAD) == head_bytes:
+            self._is_between = True
+            if scope is not None and self._tries and self._body_bytes:
+                self._tries -= 1
+                parts = parts_of_head(data, head_bytes)
+                if parts is not None:
+                    self._repeated = RepeatedRequest(parts[0], parts[1], scope.copy())
 
     def take_upgrade_head(self) -> bytes:
         """Return `upgrade_head`, and expect a new request."""
@@ -156,7 +216,7 @@ class RequestParser:
             self._fields = []
             self._special = []
             self.is_in_head = True
-            self.head_since = self._loop.time()
+            self.head_since = 0.0  # set if the head is not complete at once
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a field; those of a trailer are never looked at."""
@@ -168,6 +228,7 @@ class RequestParser:
     def on_headers_complete(self) -> None:
         """Check a head, and begin its request."""
         try:
+            self._is_kept = not self.is_unused
             self.is_in_head = self.is_unused = False
             fields, target = self._fields, self._target
             limits = self._limits
@@ -201,12 +262,14 @@ class RequestParser:
     def on_body(self, data: bytes) -> None:
         """Give a piece of a body to its request."""
         self._bytes_since_callback = 0
+        self._body_bytes += len(data)
         if self.incoming is not None:
             self.incoming.feed(data)
 
     def on_message_complete(self) -> None:
         """Note that a request is complete."""
         self._bytes_since_callback = 0
+        self._is_completed = True
         cycle, self.incoming = self.incoming, None
         if cycle is not None:
             cycle.is_received = True
@@ -220,7 +283,7 @@ class RequestParser:
     ) -> None:
         raw_path, _, query = target.partition(b"?")
         path = raw_path.decode("ascii")
-        scope: Scope = {
+        scope: dict[str, Any] = {
             "type": "http",
             "asgi": _ASGI,
             "http_version": version,
@@ -236,15 +299,36 @@ class RequestParser:
         }
         if self._state is not None:
             scope["state"] = self._state.copy()
+        keep_alive = self._llhttp.should_keep_alive()
+        is_usual = keep_alive and version == "1.1" and len(self._special) == 1  # which is Host
+        if is_usual and self._is_kept:
+            self._scope = scope
         cycle = self.incoming = RequestCycle(
             self._connection,
             scope,
             request_id=self.request_id(),
-            keep_alive=self._llhttp.should_keep_alive(),
+            keep_alive=keep_alive,
             is_1_0=version == "1.0",
             is_expecting=is_expecting,
         )
         self._special.clear()  # what is rejected behind this has another id
+        self._connection.enqueue(cycle)
+
+    def _begin_again(self, repeated: RepeatedRequest, length: bytes, body: bytes) -> None:
+        """Begin a complete request with *body* whose head came before."""
+        self._tries = TRIES
+        scope = repeated.scope.copy()
+        scope["headers"] = repeated.fields.with_length(length)
+        if self._state is not None:
+            scope["state"] = self._state.copy()
+        cycle = RequestCycle(
+            self._connection, scope, request_id=new_request_id(), keep_alive=True, is_1_0=False,
+            is_expecting=False,
+        )  # fmt: skip
+        cycle.repeated_head = repeated
+        if body:
+            cycle.feed(body)
+        cycle.is_received = True
         self._connection.enqueue(cycle)
 
     def _note_upgrade(self, method: bytes, version: str, fields: Fields) -> None:

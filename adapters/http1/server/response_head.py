@@ -8,6 +8,7 @@ from http import HTTPStatus
 _FRAMING = frozenset({b"connection", b"content-length", b"keep-alive", b"transfer-encoding"})
 _INSPECTED = _FRAMING | {b"date", b"x-request-id"}
 _BREAKING = b"\r\n\0"
+_LENGTH = b"\r\ncontent-length: "
 
 
 def status_line(status: int) -> bytes:
@@ -26,6 +27,32 @@ def status_line(status: int) -> bytes:
 
 
 _STATUS_LINES = {s.value: status_line(s.value) for s in HTTPStatus if s.value >= 200}
+
+
+class EncodedHead:
+    """Encoded head of a response that is sent again, each time with another Content-Length.
+
+    Attributes:
+        has_date: It has a Date.
+        closes: The application asks for the connection to be closed.
+    """
+
+    __slots__ = ("_after", "_before", "closes", "has_date")
+
+    def __init__(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
+        """Encode *headers*, of which one is a Content-Length; see `encode_head`.
+
+        Raises:
+            ValueError: As `encode_head`.
+        """
+        head, date, length, self.closes = encode_head(status, headers, _BREAKING)
+        self.has_date = not date
+        at = head.lower().index(_LENGTH) + len(_LENGTH)
+        self._before, self._after = head[:at], head[at + len(length or b"") :]
+
+    def with_length(self, length: int) -> bytes:
+        """Return the encoded lines, with the Content-Length of a body of *length* bytes."""
+        return b"%b%d%b" % (self._before, length, self._after)
 
 
 def encode_head(

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from ..write_batch import WriteBatch
 
+JOIN_BYTES = 1 << 16  # larger pieces are not copied to be sent together with their framing
 _PENDING_BYTES = 1 << 16  # that wait for the end of the loop's turn, at most
 
 
@@ -36,6 +37,17 @@ class ConnectionWriter:
             self._batch.add(self._loop, self)
         if len(self._pending) > _PENDING_BYTES:
             self.send_pending()
+
+    def write_chunk(self, head: bytes, body: bytes, more: bool) -> None:
+        """Send *head* and *body* with the framing of a chunk; the last one unless *more* come."""
+        end = b"" if more else b"0\r\n\r\n"
+        if not body:
+            if head or end:
+                self.write(head + end)
+        elif len(body) <= JOIN_BYTES:
+            self.write(b"%b%x\r\n%b\r\n%b" % (head, len(body), body, end))
+        else:
+            self.write_parts((b"%b%x\r\n" % (head, len(body)), body, b"\r\n" + end))
 
     def write_parts(self, parts: Iterable[bytes]) -> None:
         """Send *parts*, which are too large to be copied together, at once behind what waits."""

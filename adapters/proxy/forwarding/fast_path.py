@@ -19,9 +19,12 @@ from time import perf_counter
 from typing import Any
 
 from ....runtime.fence import kept
+from ...http1.asgi_types import Headers
 from ...http1.client.pool import UpstreamResponse, post_head, request_id_line
 from ...http1.headers import HeaderError, response_headers
+from ...http1.repeated_head import RepeatedFields, RepeatedHead
 from ...http1.server.request_cycle import RequestCycle
+from ...http1.server.response_head import EncodedHead
 from ..access.admission import Allowed
 from ..accounting.request_record import CLIENT_CLOSED_REQUEST
 from ..body.errors import BadBodyError
@@ -73,7 +76,8 @@ class FastPath:
         if found is None:
             return False
         route, path = found
-        cached = context.header_cache.of(scope)
+        head, cache = call.repeated_head, context.header_cache
+        cached = cache.of(scope) if head is None else cache.of_repeated(head, scope)
         verdict = cached.verdicts.get(id(route))
         if type(verdict) is not Allowed or verdict.origin is not None:
             return False
@@ -144,6 +148,34 @@ class FastPath:
             self.finish_all()
 
 
+class PassedHead:
+    """Head that the upstream repeats, as clients get it.
+
+    Attributes:
+        fields: Its fields.
+        encoded: Its bytes.
+    """
+
+    __slots__ = ("encoded", "fields")
+
+    def __init__(self, status: int, headers: Headers) -> None:
+        self.fields = RepeatedFields(headers)
+        self.encoded = EncodedHead(status, headers)
+
+
+def _passed_head(head: RepeatedHead, response: UpstreamResponse) -> PassedHead:
+    """Return *head*, that of *response*, as clients get it.
+
+    Raises:
+        HeaderError: It cannot be passed on.
+    """
+    passed = head.derived
+    if not isinstance(passed, PassedHead):
+        headers = response_headers(response.headers)
+        passed = head.derived = PassedHead(response.status, headers)
+    return passed
+
+
 class _FastRequest(Forwarding):
     """A request on the fast path; listener of its response, as a future could be.
 
@@ -172,17 +204,21 @@ class _FastRequest(Forwarding):
         response, call = self._response, self._call
         is_short = response.bytes_received <= self.record.keep_bytes
         if response.is_complete and is_short and call.can_send_full_response:
+            head = response.repeated_head
             try:
-                headers = response_headers(response.headers)
+                if head is None:
+                    self._send_response(response, response_headers(response.headers), None)
+                else:
+                    passed = _passed_head(head, response)
+                    headers = passed.fields.with_length(b"%d" % response.bytes_received)
+                    self._send_response(response, headers, passed.encoded)
             except HeaderError:
                 self.fall_back()  # which responds with what is wrong
-            else:
-                self._send_response(response, headers)
         else:
             self.fall_back()
 
     def _send_response(
-        self, response: UpstreamResponse, headers: list[tuple[bytes, bytes]]
+        self, response: UpstreamResponse, headers: Headers, encoded: EncodedHead | None
     ) -> None:
         self._detach()
         self._path.finish_soon(self)  # before the next request of this client begins
@@ -192,7 +228,7 @@ class _FastRequest(Forwarding):
         record.status = response.status
         body = response.read_nowait() or b""
         try:
-            call.send_full_response(response.status, headers, body)
+            call.send_full_response(response.status, headers, body, encoded)
         except Exception as error:
             log.exception("%s %s failed", record.method.decode(), record.path)
             record.code, record.error = "broken", str(error)

@@ -11,7 +11,7 @@ from hypothesis.strategies import data as draws
 from hypothesis.strategies import integers, lists, sampled_from
 
 from swapchart.adapters.http1.client.response import ResponseConnection, UpstreamResponse
-from swapchart.adapters.http1.client.response_parser import ResponseParser
+from swapchart.adapters.http1.client.response_parser import RepeatedHeads, ResponseParser
 
 _UPGRADE = b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
 _EVENTS = b"Content-Type: text/event-stream\r\n"
@@ -53,7 +53,7 @@ _BROKEN = {
 
 def parse(reads: list[bytes], *, request: bytes = b"GET / HTTP/1.1\r\n\r\n") -> tuple[Any, ...]:
     """Feed *reads* to a new parser; return it, the response and the first problem."""
-    parser = ResponseParser(2000, keeps_events=False)
+    parser = ResponseParser(2000, RepeatedHeads(), keeps_events=False)
     response = UpstreamResponse(cast("ResponseConnection", None))
     parser.start(response, request, is_head=False)
     for read in reads:
@@ -115,7 +115,7 @@ def test_feed_bytes_after_response_are_surplus(draw: Any) -> None:
 @pytest.mark.parametrize("is_head", [False, True])
 def test_start_second_exchange_on_the_same_parser(is_head: bool) -> None:
     """A response with headers of a body does not wait for it after HEAD; the next one is parsed."""
-    parser = ResponseParser(2000, keeps_events=False)
+    parser = ResponseParser(2000, RepeatedHeads(), keeps_events=False)
     headers = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n"
     first = UpstreamResponse(cast("ResponseConnection", None))
     parser.start(first, b"HEAD / HTTP/1.1\r\n\r\n", is_head=is_head)
