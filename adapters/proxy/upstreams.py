@@ -86,7 +86,10 @@ class UpstreamRegistry:
 
     def of_model(self, definition: ModelDefinition) -> Upstream:
         """Return the upstream of a local model; *definition* may be an earlier one."""
-        endpoint = self._supervisor[definition.id].endpoint
+        return self.at(definition, self._supervisor[definition.id].endpoint)
+
+    def at(self, definition: ModelDefinition, endpoint: str) -> Upstream:
+        """Return the upstream of a local model, whose server is at *endpoint*."""
         upstream = self._of_models.get(definition.id)
         if upstream is None or upstream.endpoint != endpoint:
             if upstream is not None:

@@ -35,6 +35,7 @@ __all__ = [
     "UpstreamUnreachable",
     "field_lines",
     "post_head",
+    "post_start",
     "request_id_line",
 ]
 
@@ -366,13 +367,22 @@ def request_id_line(request_id: bytes) -> bytes:
     return b"X-Request-ID: %b\r\n" % request_id
 
 
-def post_head(target: bytes, lines: bytes, body: bytes) -> bytes:
-    """Return request line and headers of a POST request; *lines* come from `field_lines`.
+def post_start(target: bytes, lines: bytes) -> bytes:
+    """Return the start of a POST request, which `post_head` completes.
+
+    Args:
+        target: Path and query, sent unchanged.
+        lines: Header fields, from `field_lines`.
 
     Raises:
         ValueError: *target* is empty or contains a space, CR, LF or NUL.
     """
-    return _serialize_head(b"POST", target, lines, body)[0]
+    return _request_line(b"POST", target) + lines
+
+
+def post_head(start: bytes, request_id: bytes, body: bytes) -> bytes:
+    """Return request line and headers of a POST request, which begins with *start*."""
+    return b"%bX-Request-ID: %b\r\nContent-Length: %d\r\n\r\n" % (start, request_id, len(body))
 
 
 def _serialize_head(
@@ -401,10 +411,14 @@ def _serialize_head(
             framing = b"Content-Length: %d\r\n" % length
     elif method not in _BODILESS:
         framing = b"Content-Length: 0\r\n"
+    return b"%b%b%b\r\n" % (_request_line(method, target), lines, framing), length
+
+
+def _request_line(method: bytes, target: bytes) -> bytes:
     for part in (method, target):
         if not part or len(part.translate(None, _SPLITTING)) != len(part):
             raise ValueError(f"expected a method and a target without spaces, got {part[:99]!r}")
-    return b"%b %b HTTP/1.1\r\n%b%b\r\n" % (method, target, lines, framing), length
+    return b"%b %b HTTP/1.1\r\n" % (method, target)
 
 
 def _content_length(headers: Sequence[tuple[bytes, bytes]]) -> int | None:

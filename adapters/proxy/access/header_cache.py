@@ -13,7 +13,6 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING
 
 from ...http1.asgi_types import Headers, Scope
-from ...http1.repeated_head import RepeatedHead
 from ...http1.request_id import FIELD as REQUEST_ID_FIELD
 from .keep_alive import KeepAliveError, keep_alive_of
 
@@ -32,7 +31,6 @@ class CachedHeaders:
 
     Attributes:
         content_type: Value of Content-Type, or None.
-        generation: Number of the cache that made the entry; 0 without one.
         keep_alive_s: Idle limit in seconds that X-Keep-Alive sets, infinity for none; None without
             the header.
         keep_alive_error: What is wrong with that header; empty if nothing is.
@@ -46,12 +44,11 @@ class CachedHeaders:
     """
 
     __slots__ = (
-        "content_type", "generation", "keep_alive_error", "keep_alive_s", "lines",
-        "lines_with_keys", "log_prefix", "session", "verdicts",
+        "content_type", "keep_alive_error", "keep_alive_s", "lines", "lines_with_keys",
+        "log_prefix", "session", "verdicts",
     )  # fmt: skip
 
-    def __init__(self, headers: Headers, generation: int = 0) -> None:
-        self.generation = generation
+    def __init__(self, headers: Headers) -> None:
         kinds = (value for name, value in headers if name == b"content-type")
         self.content_type: bytes | None = next(kinds, None)
         self.keep_alive_s: float | None = None
@@ -75,11 +72,15 @@ class CachedHeaders:
 
 
 class HeaderCache:
-    """The headers of recent requests, with the decisions derived from them."""
+    """The headers of recent requests, with the decisions derived from them.
+
+    Attributes:
+        generation: Number of the cache; a later one has a greater number.
+    """
 
     def __init__(self) -> None:
         self._known: dict[tuple[Hashable, ...], CachedHeaders] = {}
-        self._generation = next(_generations)
+        self.generation = next(_generations)
 
     def of(self, scope: Scope) -> CachedHeaders:
         """Return the entry for the headers of the request with that ASGI scope."""
@@ -92,15 +93,8 @@ class HeaderCache:
         found = self._known.get(key)
         return self._add(key, headers) if found is None else found
 
-    def of_repeated(self, head: RepeatedHead, scope: Scope) -> CachedHeaders:
-        """Return the entry for a request with that scope, whose *head* has come before."""
-        entry = head.derived
-        if not isinstance(entry, CachedHeaders) or entry.generation != self._generation:
-            entry = head.derived = self.of(scope)
-        return entry
-
     def _add(self, key: tuple[Hashable, ...], headers: Headers) -> CachedHeaders:
-        entry = CachedHeaders(headers, self._generation)
+        entry = CachedHeaders(headers)
         if sum(len(name) + len(value) for name, value in headers) <= _MAX_BYTES:
             if len(self._known) >= _MAX_ENTRIES:
                 self._known.clear()

@@ -10,11 +10,10 @@ import base64
 import json
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from itertools import chain
 from typing import Any, Literal, TypeAlias
 
 from ...http1.asgi_types import Headers
+from ...http1.repeated_head import packed
 from ..body.json_scan import Steps
 from ..formatting import redacted_headers
 from .request_record import RequestRecord
@@ -39,7 +38,6 @@ _MIN_HEADER_BYTES = 512  # counted for the headers and the path of a capture, at
 _OVERHEAD_BYTES = 512  # of the objects of one capture, approximately
 
 
-@dataclass(slots=True)
 class Capture:
     """One request with its response.
 
@@ -48,22 +46,28 @@ class Capture:
         model: Name of the model in records and metrics.
         path: Path of the request.
         request_id: X-Request-ID of the request and its response.
-        request_headers: Headers of the request, packed by `_packed`.
-        response_headers: Headers of the response, packed likewise.
+        request_headers: Headers of the request, see `repeated_head.packed`.
+        response_headers: Headers of the response, likewise.
         request: Body as it was forwarded.
         response: Body as it was received, maybe compressed.
         size: Memory that it takes, in bytes.
     """
 
-    id: int
-    model: str
-    path: str
-    request_id: bytes
-    request_headers: bytes
-    response_headers: bytes
-    request: bytes = field(repr=False)
-    response: bytes = field(repr=False)
-    size: int
+    __slots__ = (
+        "id", "model", "path", "request", "request_headers", "request_id", "response",
+        "response_headers", "size",
+    )  # fmt: skip
+
+    def __init__(
+        self, number: int, record: RequestRecord, headers: tuple[bytes, bytes], request: bytes,
+        response: bytes, size: int,
+    ) -> None:  # fmt: skip
+        self.id, self.size = number, size
+        self.model, self.path, self.request_id = (
+            record.model, record.path, record.request.request_id,
+        )  # fmt: skip
+        self.request_headers, self.response_headers = headers
+        self.request, self.response = request, response
 
     def steps(self, redacted: Redacted) -> Steps[list[bytes]]:
         """Return the body of ``/api/captures/{id}`` in chunks.
@@ -151,15 +155,14 @@ class Captures:
         has_response = has_begun and "response" not in excluded and record.is_whole
         request = (record.body or b"") if has_request else b""
         response = b"".join(record.body_chunks) if has_response else b""
-        sent, received = _packed(record.request.headers), _packed(record.response_headers)
-        header_bytes = len(sent) + len(received) + len(record.path)
+        headers = record.packed_headers
+        if headers is None:
+            headers = packed(record.request.headers), packed(record.response_headers)
+        header_bytes = len(headers[0]) + len(headers[1]) + len(record.path)
         size = len(request) + len(response) + max(header_bytes, _MIN_HEADER_BYTES) + _OVERHEAD_BYTES
         if size > self._limit:
             return False
-        self._kept[number] = Capture(
-            number, record.model, record.path, record.request.request_id, sent, received, request,
-            response, size,
-        )  # fmt: skip
+        self._kept[number] = Capture(number, record, headers, request, response, size)
         self._order.append(number)
         self._size += size
         self._make_room()
@@ -168,11 +171,6 @@ class Captures:
     def _make_room(self) -> None:
         while self._size > self._limit:
             self._size -= self._kept.pop(self._order.popleft()).size
-
-
-def _packed(headers: Headers) -> bytes:
-    """Return *headers* as one object, since each of many objects costs time to free."""
-    return b"\0".join(chain.from_iterable(headers))  # no header contains a NUL
 
 
 def _unpacked(data: bytes) -> Headers:

@@ -100,11 +100,7 @@ class Recorder:
 
 def response_body(record: RequestRecord) -> bytes | None:
     """Return the decoded body of the response, or its ends; None if it cannot be decoded."""
-    encoding = b""
-    for name, value in record.response_headers:
-        if name == b"content-encoding":
-            encoding = value
-            break
+    encoding = record.content_encoding
     if record.is_whole:
         body = b"".join(record.body_chunks)
         return decoded(body, encoding) if encoding else body

@@ -40,6 +40,9 @@ class RequestRecord:
         status: Status of the response; 0 before its headers arrived. A response that was not sent
             completely has the status of what ended it (499: the client) from then on.
         content_type: Content-Type of the response.
+        content_encoding: Content-Encoding of the response, b"" without one.
+        packed_headers: Headers of request and response, packed for a capture; None if that is
+            still to be done.
         response_headers: Headers of the response.
         sent_bytes: Bytes of the response's body that were sent to the client.
         body_chunks: Chunks of the response's body; all of them, or the last ones.
@@ -69,6 +72,7 @@ class RequestRecord:
         "cache",
         "cancelled_by",
         "code",
+        "content_encoding",
         "content_type",
         "ended",
         "error",
@@ -82,6 +86,7 @@ class RequestRecord:
         "method",
         "model",
         "on_cancel",
+        "packed_headers",
         "path",
         "priority",
         "request",
@@ -102,7 +107,8 @@ class RequestRecord:
         self.admitted = self.headers_at = self.ended = 0.0
         self.status = self.sent_bytes = 0
         self.priority: int | None = None
-        self.content_type = self.first_chunk = b""
+        self.content_type = self.content_encoding = self.first_chunk = b""
+        self.packed_headers: tuple[bytes, bytes] | None = None
         self.response_headers: Headers = []
         self.body_chunks: MutableSequence[bytes] = []
         self.is_whole = True
@@ -126,6 +132,8 @@ class RequestRecord:
         for name, value in headers:
             if name == b"content-type":
                 self.content_type = value
+            elif name == b"content-encoding" and not self.content_encoding:
+                self.content_encoding = value
 
     def record_full_body(self, body: bytes) -> None:
         """Record a response that was sent at once."""

@@ -20,13 +20,14 @@ from typing import Any
 
 from ....runtime.fence import kept
 from ...http1.asgi_types import Headers
-from ...http1.client.pool import UpstreamResponse, post_head, request_id_line
+from ...http1.client.pool import UpstreamResponse, post_head, post_start
 from ...http1.headers import HeaderError, response_headers
-from ...http1.repeated_head import RepeatedFields, RepeatedHead
+from ...http1.repeated_head import RepeatedFields
 from ...http1.server.request_cycle import RequestCycle
 from ...http1.server.response_head import EncodedHead
 from ..access.admission import Allowed
-from ..accounting.request_record import CLIENT_CLOSED_REQUEST
+from ..access.header_cache import CachedHeaders
+from ..accounting.request_record import CLIENT_CLOSED_REQUEST, RequestRecord
 from ..body.errors import BadBodyError
 from ..body.memory_budget import BodyBudget
 from ..body.model_name import model_of
@@ -34,7 +35,8 @@ from ..body.multipart import is_form
 from ..context import ProxyContext
 from ..models.catalog import LocalModel
 from ..models.resolver import ResolvedModel
-from ..request import Request, run_until_disconnect, target_of
+from ..options import Access
+from ..request import Request, run_until_disconnect
 from ..routing import Route, RouteTable
 from .forwarding import Forwarding
 from .model_use import release_model
@@ -71,18 +73,9 @@ class FastPath:
 
     def try_fast_path(self, call: RequestCycle) -> bool:
         """Forward the request of *call*, which is complete; False means nothing was done."""
-        context, scope = self._context, call.scope
-        found = self._routes.get(scope["path"])
-        if found is None:
-            return False
-        route, path = found
-        head, cache = call.repeated_head, context.header_cache
-        cached = cache.of(scope) if head is None else cache.of_repeated(head, scope)
-        verdict = cached.verdicts.get(id(route))
-        if type(verdict) is not Allowed or verdict.origin is not None:
-            return False
-        body = call.full_body
-        if body is None or body[:1] != b"{" or is_form(cached.content_type):
+        context, admitted = self._context, self._admitted(call)
+        body = None if admitted is None else call.full_body
+        if admitted is None or body is None or body[:1] != b"{":
             return False
         if len(body) > _SMALL_BYTES or len(body) > context.options.json_limit_bytes:
             return False
@@ -94,42 +87,69 @@ class FastPath:
         if resolved is None:
             return False
         local = resolved.target
-        if type(local) is not LocalModel or local.edits or local.sent_model != wanted:
+        assert isinstance(local, LocalModel), "only those are plain"
+        definition = local.definition
+        if not admitted.access.allows_model(wanted, local.requested_name, definition.id):
             return False
-        if not verdict.access.allows_model(wanted, local.requested_name, local.id):
+        lifecycle = context.supervisor.get(definition.id)
+        if lifecycle is None:
             return False
-        if local.definition.id not in context.supervisor:
-            return False
-        upstream = context.upstreams.of_model(local.definition)
-        passes_keys = local.definition.passes_keys
+        upstream = context.upstreams.at(definition, lifecycle.endpoint)
+        cached, target = admitted.cached, admitted.target
+        passes_keys = definition.passes_keys
         lines = (cached.lines_with_keys if passes_keys else cached.lines).get(upstream.host)
         if lines is None or upstream.header_timeout_s is not None:
             return False
-        request = Request(scope, call.receive, self._bodies, request_id=call.request_id)
-        request.route, request.cached_headers, request.access = route, cached, verdict.access
-        target = target_of(request)
         if b"?" in target:
-            if AUTOLOAD in target:
-                return False
             target = context.removed_keys(local).target_without_keys(target)
-        lines += request_id_line(request.request_id)
-        start = post_head(upstream.prefix + target, lines, body)
+        start = admitted.start(upstream.prefix + target, lines)
         conn = upstream.pool.take()
         if conn is None:
             return False
-        if not context.supervisor.acquire_nowait(local.definition.id):
+        if not context.supervisor.acquire_nowait(definition.id):
             upstream.pool.put_back(conn)
             return False
-        response = conn.begin(start, body)
+        response = conn.begin(post_head(start, call.request_id, body), body)
         call.take_body()
-        forwarding = _FastRequest(self, call, request, resolved, path, target, body, response)
+        request = admitted.request(call, self._bodies)
+        forwarding = _FastRequest(self, call, admitted, request, resolved, target, body, response)
         record = forwarding.record
-        record.priority, record.is_stream = local.definition.priority, is_stream
+        record.priority, record.is_stream = definition.priority, is_stream
         forwarding.track(None)
         call.on_disconnect = forwarding.client_disconnected
         record.on_cancel = forwarding.fall_back
         response.set_listener(forwarding)
         return True
+
+    def _admitted(self, call: RequestCycle) -> _AdmittedHead | None:
+        """Return what the regular path has decided on the head of *call*; None if it has not."""
+        head, cache = call.repeated_head, self._context.header_cache
+        if head is not None:
+            known = head.derived
+            if isinstance(known, _AdmittedHead) and known.generation == cache.generation:
+                return known
+        scope = call.scope
+        found = self._routes.get(scope["path"])
+        if found is None:
+            return None
+        route, path = found
+        cached = cache.of(scope)
+        verdict = cached.verdicts.get(id(route))
+        if not isinstance(verdict, Allowed) or verdict.origin is not None:
+            return None
+        query: bytes = scope["query_string"]
+        target: bytes = scope["raw_path"].removeprefix(route.cut)
+        if query:
+            target += b"?" + query
+        if is_form(cached.content_type) or AUTOLOAD in target:
+            return None
+        fields = None if head is None else RepeatedFields(scope["headers"])
+        admitted = _AdmittedHead(
+            cache.generation, cached, route, verdict.access, path, target, fields
+        )
+        if head is not None:
+            head.derived = admitted
+        return admitted
 
     def finish_soon(self, forwarding: _FastRequest) -> None:
         """Finish *forwarding* in this or the next turn of the loop, in a task of the fast path."""
@@ -148,32 +168,64 @@ class FastPath:
             self.finish_all()
 
 
-class PassedHead:
-    """Head that the upstream repeats, as clients get it.
+class _AdmittedHead:
+    """Decisions of the regular path on a head, which the client may repeat.
+
+    Attributes:
+        generation: Number of the header cache that they come from.
+        cached: Decisions about its fields.
+        access: What its API key allows.
+        path: Path at the model's server.
+        target: Path and query for the model's server.
+        fields: Its fields; None unless the client has repeated it.
+    """
+
+    __slots__ = (
+        "_lines", "_route", "_start", "_target", "access", "cached", "fields", "generation",
+        "path", "target",
+    )  # fmt: skip
+
+    def __init__(
+        self, generation: int, cached: CachedHeaders, route: Route, access: Access, path: str,
+        target: bytes, fields: RepeatedFields | None,
+    ) -> None:  # fmt: skip
+        self.generation, self.cached, self.access = generation, cached, access
+        self.path, self.target, self.fields = path, target, fields
+        self._route = route
+        self._target = self._lines = self._start = b""  # of the last request upstream
+
+    def start(self, target: bytes, lines: bytes) -> bytes:
+        """Return the start of a request for *target* with the headers *lines*."""
+        if lines is not self._lines or target != self._target:
+            self._target, self._lines = target, lines
+            self._start = post_start(target, lines)
+        return self._start
+
+    def request(self, call: RequestCycle, bodies: BodyBudget) -> Request:
+        """Return the request of *call*, which has this head."""
+        request = Request(call.scope, call.receive, bodies, request_id=call.request_id)
+        request.route, request.access, request.cached_headers = (
+            self._route, self.access, self.cached,
+        )  # fmt: skip
+        return request
+
+
+class _PassedHead:
+    """Head of responses that the upstream repeats, as clients get it.
 
     Attributes:
         fields: Its fields.
         encoded: Its bytes.
+        content_type: Value of Content-Type, b"" without one.
+        content_encoding: Value of Content-Encoding, b"" without one.
     """
 
-    __slots__ = ("encoded", "fields")
+    __slots__ = ("content_encoding", "content_type", "encoded", "fields")
 
-    def __init__(self, status: int, headers: Headers) -> None:
-        self.fields = RepeatedFields(headers)
-        self.encoded = EncodedHead(status, headers)
-
-
-def _passed_head(head: RepeatedHead, response: UpstreamResponse) -> PassedHead:
-    """Return *head*, that of *response*, as clients get it.
-
-    Raises:
-        HeaderError: It cannot be passed on.
-    """
-    passed = head.derived
-    if not isinstance(passed, PassedHead):
-        headers = response_headers(response.headers)
-        passed = head.derived = PassedHead(response.status, headers)
-    return passed
+    def __init__(self, status: int, headers: Headers, record: RequestRecord) -> None:
+        self.fields, self.encoded = RepeatedFields(headers), EncodedHead(status, headers)
+        record.record_headers(headers)
+        self.content_type, self.content_encoding = record.content_type, record.content_encoding
 
 
 class _FastRequest(Forwarding):
@@ -183,14 +235,15 @@ class _FastRequest(Forwarding):
     disconnected, or it goes on as any other `Forwarding`.
     """
 
-    __slots__ = ("_call", "_is_detached", "_path", "_response")
+    __slots__ = ("_admitted", "_call", "_is_detached", "_path", "_response", "_size")
 
     def __init__(
-        self, fast_path: FastPath, call: RequestCycle, request: Request, resolved: ResolvedModel,
-        path: str, target: bytes, body: bytes, response: UpstreamResponse,
+        self, fast_path: FastPath, call: RequestCycle, admitted: _AdmittedHead, request: Request,
+        resolved: ResolvedModel, target: bytes, body: bytes, response: UpstreamResponse,
     ) -> None:  # fmt: skip
-        super().__init__(fast_path._context, request, resolved, path, target, body)
-        self._path, self._call, self._response = fast_path, call, response
+        super().__init__(fast_path._context, request, resolved, admitted.path, target, body)
+        self._path, self._call, self._admitted = fast_path, call, admitted
+        self._response, self._size = response, len(body)
         self._is_detached = False
         self.record.admitted = perf_counter()
         self.record.body, self.record.is_metered = body, True
@@ -204,31 +257,45 @@ class _FastRequest(Forwarding):
         response, call = self._response, self._call
         is_short = response.bytes_received <= self.record.keep_bytes
         if response.is_complete and is_short and call.can_send_full_response:
-            head = response.repeated_head
             try:
-                if head is None:
-                    self._send_response(response, response_headers(response.headers), None)
-                else:
-                    passed = _passed_head(head, response)
-                    headers = passed.fields.with_length(b"%d" % response.bytes_received)
-                    self._send_response(response, headers, passed.encoded)
+                encoded = self._record_head(response)
             except HeaderError:
                 self.fall_back()  # which responds with what is wrong
+            else:
+                self._send_response(response, encoded)
         else:
             self.fall_back()
 
-    def _send_response(
-        self, response: UpstreamResponse, headers: Headers, encoded: EncodedHead | None
-    ) -> None:
+    def _record_head(self, response: UpstreamResponse) -> EncodedHead | None:
+        """Record the head of *response* as the client gets it; return it encoded if it is known.
+
+        Raises:
+            HeaderError: It cannot be passed on.
+        """
+        record, head = self.record, response.repeated_head
+        record.headers_at = perf_counter()
+        if head is None:
+            record.record_headers(response_headers(response.headers))
+            return None
+        passed = head.derived
+        if not isinstance(passed, _PassedHead):
+            headers = response_headers(response.headers)
+            passed = head.derived = _PassedHead(response.status, headers, record)
+        length, sent = b"%d" % response.bytes_received, self._admitted.fields
+        record.response_headers = passed.fields.with_length(length)
+        record.content_type, record.content_encoding = passed.content_type, passed.content_encoding
+        if sent is not None:
+            record.packed_headers = sent.packed(b"%d" % self._size), passed.fields.packed(length)
+        return passed.encoded
+
+    def _send_response(self, response: UpstreamResponse, encoded: EncodedHead | None) -> None:
         self._detach()
         self._path.finish_soon(self)  # before the next request of this client begins
         record, call = self.record, self._call
-        record.headers_at = perf_counter()
-        record.record_headers(headers)
         record.status = response.status
         body = response.read_nowait() or b""
         try:
-            call.send_full_response(response.status, headers, body, encoded)
+            call.send_full_response(response.status, record.response_headers, body, encoded)
         except Exception as error:
             log.exception("%s %s failed", record.method.decode(), record.path)
             record.code, record.error = "broken", str(error)

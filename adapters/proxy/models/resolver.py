@@ -86,15 +86,13 @@ class Resolver:
         """Use the models of another configuration; reservations stay in force."""
         self._catalog, self.profiles = catalog, profiles
         self._plain = {name: ResolvedModel(target) for name, target in catalog.targets.items()}
-        self._fast = {
-            name: found for name, found in self._plain.items()
-            if isinstance(found.target, PeerModel) or not found.target.definition.has_library
-        }  # fmt: skip
+        self._fast = {name: each for name, each in self._plain.items() if _is_unchanged(name, each)}
 
     def plain(self, requested: str) -> ResolvedModel | None:
-        """Return the model called *requested* if it may be reached by the fast path.
+        """Return the local model called *requested* if the fast path may serve it.
 
-        No profile and no selector is involved, and the slots of its requests are not chosen here.
+        No profile and no selector is involved, its requests are sent unchanged, and their slots are
+        not chosen here.
         """
         return None if self.profiles.pins else self._fast.get(requested)
 
@@ -149,3 +147,11 @@ class Resolver:
             raise NoTargetError(message)
         chosen = targets[place]
         return ResolvedModel(chosen, selector, _SpilloverReservation(counts, chosen.id))
+
+
+def _is_unchanged(name: str, found: ResolvedModel) -> bool:
+    """Return True if requests for *name* go to a local server as they are, to any of its slots."""
+    target = found.target
+    if isinstance(target, PeerModel) or target.definition.has_library:
+        return False
+    return not target.edits and target.sent_model == name

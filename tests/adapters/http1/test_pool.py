@@ -40,6 +40,7 @@ from swapchart.adapters.http1.client.pool import (
     UpstreamTimeout,
     UpstreamUnreachable,
     post_head,
+    post_start,
 )
 
 pytestmark = pytest.mark.anyio
@@ -652,7 +653,8 @@ async def test_connection_closed_while_its_response_is_delivered_is_not_kept() -
         await fetch(pool, b"first")
         conn = pool.take()
         assert conn is not None
-        response = conn.begin(post_head(b"/", b"Host: up\r\n", b"second"), b"second")
+        start = post_start(b"/", b"Host: up\r\n")
+        response = conn.begin(post_head(start, b"id", b"second"), b"second")
         listener = _Cutting(pool)
         response.set_listener(listener)
         await wait_until_async(listener.done)
