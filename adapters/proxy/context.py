@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from ...runtime import LogRing, Supervisor, SwapchartError, Transition
@@ -249,6 +249,18 @@ class ProxyContext:
             self.profiles.activate(active)
         self.resolver.renew(catalogue, self.profiles)
         self.upstreams.configure(catalogue.models, catalogue.peers)
+
+    def record(self, records: Sequence[RequestRecord]) -> None:
+        """Record finished requests to models, and pass them on; never waits."""
+        self.accounting.recorder.record_all(records)
+        if self.on_finished is None:
+            return
+        for record in records:
+            try:
+                self.on_finished(record)
+            except Exception:
+                name = record.model
+                self.log.exception("the callback for a finished request to %s failed", name)
 
     def activate_profile(self, name: str | None) -> None:
         """Make profile *name* the active one; None means no profile is active.

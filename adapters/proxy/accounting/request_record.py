@@ -6,7 +6,7 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Callable, MutableSequence
-from time import time
+from time import perf_counter, time
 from typing import Any
 
 from ....runtime import RequestWait
@@ -215,7 +215,8 @@ class InFlightRequests:
         record._task, record.on_cancel = task, None
 
     def end(self, record: RequestRecord) -> None:
-        """Stop tracking *record*, which has ended."""
+        """Note that *record* has ended, and stop tracking it."""
+        record.ended = perf_counter()
         record._task = record.on_cancel = None
         self.open.pop(record.id, None)
 

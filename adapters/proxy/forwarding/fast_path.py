@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from time import perf_counter
 from typing import Any
 
@@ -60,7 +59,7 @@ class FastPath:
 
     def __init__(self, context: ProxyContext, routes: RouteTable, bodies: BodyBudget) -> None:
         self._context, self._bodies = context, bodies
-        self._detached: deque[_FastRequest] = deque()
+        self._detached: list[_FastRequest] = []
         self._wake = asyncio.Event()
         context.spawn(kept(self._finish_detached))
         # A custom chart may start activities with a request, which needs a task.
@@ -153,13 +152,20 @@ class FastPath:
 
     def finish_soon(self, forwarding: _FastRequest) -> None:
         """Finish *forwarding* in this or the next turn of the loop, in a task of the fast path."""
+        if not self._detached:
+            self._wake.set()
         self._detached.append(forwarding)
-        self._wake.set()
 
     def finish_all(self) -> None:
-        """Finish all requests that `finish_soon` got."""
-        while self._detached:
-            self._detached.popleft().release_and_finish()
+        """Finish all requests that `finish_soon` got, step by step; see `recorder`."""
+        detached, self._detached = self._detached, []
+        for forwarding in detached:
+            forwarding.release()
+        for forwarding in detached:
+            self._context.in_flight.end(forwarding.record)
+        self._context.record([forwarding.record for forwarding in detached])
+        for forwarding in detached:
+            forwarding.forget()
 
     async def _finish_detached(self) -> None:
         while True:
@@ -329,17 +335,15 @@ class _FastRequest(Forwarding):
         self._is_detached = True
         self._response.set_listener(None)
 
-    def release_and_finish(self) -> None:
-        """Release the model and record the request; in a task, since a swap may begin with it."""
-        target = self.resolved.target
+    def release(self) -> None:
+        """Release the model; in a task, since a swap may begin with it."""
+        target, record = self.resolved.target, self.record
         assert isinstance(target, LocalModel), "only those are accepted"
-        record = self.record
         try:
-            try:
-                release_model(self.context, self.request, target)
-            finally:
-                self.finish()
+            release_model(self.context, self.request, target)
         except Exception:  # the other requests of `finish_all` must go on
             log.exception("%s %s could not be finished", record.method.decode(), record.path)
-        finally:
-            self._call.finish()
+
+    def forget(self) -> None:
+        """Let the server forget the request, which is recorded."""
+        self._call.finish()

@@ -231,21 +231,10 @@ class Forwarding:
 
     def finish(self) -> None:
         """Remove the request from those in flight, and record it."""
-        context, record = self.context, self.record
-        record.ended = perf_counter()
-        context.in_flight.end(record)
+        self.context.in_flight.end(self.record)
         if self.resolved.reservation is not None:
             self.resolved.reservation.release()
-        try:
-            context.accounting.recorder.record(record)
-        except Exception:
-            log.exception("a request to %s could not be recorded", record.model)
-        if context.on_finished is None:
-            return
-        try:
-            context.on_finished(record)
-        except Exception:
-            log.exception("the callback for a finished request to %s failed", record.model)
+        self.context.record([self.record])
 
     # ---- the ways through them
     async def _send_and_relay(self, local: LocalModel) -> None:
