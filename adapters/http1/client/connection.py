@@ -11,7 +11,7 @@ import select
 from collections.abc import AsyncIterator
 from typing import Protocol, cast
 
-from ..write_batch import WriteBatch
+from ..io_batch import ReadBatch, WriteBatch
 from .errors import Stage, UpstreamBroken
 from .request_body import send_chunks, send_slices
 from .response import UpstreamResponse
@@ -28,6 +28,7 @@ class ConnectionOwner(Protocol):
     """
 
     name: str
+    read_batch: ReadBatch
     write_batch: WriteBatch
     repeated_heads: RepeatedHeads
     max_header_bytes: int
@@ -57,6 +58,7 @@ class Connection(asyncio.Protocol):
         transport: Transport; absent until the connection is made.
         idle_since: Start of the idle period, in seconds of the loop's clock.
         is_closed: The connection is closed or being closed.
+        is_read_pending: Data that it has received is in a batch.
     """
 
     __slots__ = (
@@ -71,6 +73,7 @@ class Connection(asyncio.Protocol):
         "_writable",
         "idle_since",
         "is_closed",
+        "is_read_pending",
         "loop",
         "name",
         "pool",
@@ -83,7 +86,7 @@ class Connection(asyncio.Protocol):
         self.loop = loop
         self.transport: asyncio.Transport
         self.idle_since = 0.0
-        self.is_closed = False
+        self.is_closed = self.is_read_pending = False
         self._is_connected = False
         self._is_aborted = False  # by the pool, together with its request
         self._close_reason = "closed"
@@ -218,6 +221,8 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End the exchange, if there is one."""
+        if self.is_read_pending:
+            self.pool.read_batch.flush()
         if not self.is_closed:
             self.fail("reset" if exc is not None else "closed")
         self.pool.note_closed(self)
@@ -225,6 +230,8 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Complete a body that ends with the connection; any other exchange fails."""
+        if self.is_read_pending:
+            self.pool.read_batch.flush()
         response = self._parser.response
         if response is None:
             self.discard()
@@ -249,7 +256,14 @@ class Connection(asyncio.Protocol):
             waiter.set_result(None)
 
     def data_received(self, data: bytes) -> None:
-        """Parse *data*, notify the reader once, and stop reading while it is too slow."""
+        """Take *data*, with that of the pool's other connections."""
+        if self._batched:  # it must not be taken for the response to a request that is not sent yet
+            self.take_read(data)
+        else:
+            self.pool.read_batch.add(self.loop, self, data)
+
+    def take_read(self, data: bytes) -> None:
+        """Parse *data*."""
         parser = self._parser
         response = parser.response
         if response is None:  # bytes without a request
@@ -261,6 +275,12 @@ class Connection(asyncio.Protocol):
         problem = parser.feed(data)
         if problem is not None:
             self.fail(problem)
+
+    def act_on_read(self) -> None:
+        """Notify the reader once, and stop reading while it is too slow."""
+        parser = self._parser
+        response = parser.response
+        if response is None:  # the exchange has failed
             return
         if parser.is_complete:
             self._release(response)
@@ -281,7 +301,8 @@ class Connection(asyncio.Protocol):
 
     def is_usable(self) -> bool:
         """Return True if an idle connection is open and has received nothing."""
-        return not (self.is_closed or self.transport.is_closing() or self._poll.poll(0))
+        is_closed = self.is_closed or self.transport.is_closing()
+        return not (is_closed or self.is_read_pending or self._poll.poll(0))
 
     def discard(self) -> None:
         """Close at once, and leave the pool. Idempotent; the exchange is not notified."""

@@ -19,7 +19,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 
-from ..write_batch import WriteBatch
+from ..io_batch import ReadBatch, WriteBatch
 from .connection import Connection
 from .errors import UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from .response import UpstreamResponse
@@ -55,6 +55,7 @@ class ConnectionPool:
 
     Attributes:
         name: ``host:port`` of the upstream, for error messages.
+        read_batch: Data that the end of the loop iteration deals with.
         write_batch: Requests that are sent at the end of the loop iteration.
         repeated_heads: Remembers the heads of responses.
         max_header_bytes: Maximum size of the headers, and of the trailers, of a response.
@@ -89,6 +90,7 @@ class ConnectionPool:
             max_header_bytes: Maximum size of the headers of a response, in bytes.
         """
         self.name = f"{host}:{port}"
+        self.read_batch = ReadBatch()
         self.write_batch = WriteBatch()
         self.repeated_heads = RepeatedHeads()
         self.max_header_bytes = max_header_bytes

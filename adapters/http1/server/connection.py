@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 from ..half_close import half_close
-from ..write_batch import WriteBatch
+from ..io_batch import ReadBatch, WriteBatch
 from .input_buffer import InputBuffer
 from .request_cycle import App, ConnectionContext, RequestCycle
 from .request_parser import RequestParser
@@ -37,6 +37,7 @@ class ConnectionRegistry(ConnectionContext, Protocol):
     """Manager of the connections of one server, as a connection sees it."""
 
     limits: H1Limits
+    read_batch: ReadBatch
     write_batch: WriteBatch
     spare: int
 
@@ -54,6 +55,7 @@ class ServerConnection(asyncio.Protocol):
         finished: Resolved when the socket is closed, or was handed over, and every application
             has returned.
         input_buffer: What the client has sent and is not parsed yet.
+        is_read_pending: It has sent data that is in a batch.
         loop: The running loop.
         manager: Manager of all connections of the server.
         transport: Of the accepted socket; set when the connection is made.
@@ -63,7 +65,8 @@ class ServerConnection(asyncio.Protocol):
     __slots__ = (
         "_app", "_current", "_error", "_idle_since", "_ignores_input", "_is_closing", "_is_lost",
         "_limits", "_parser", "_queue", "_tasks", "_timeouts", "_try_fast_path", "_unstarted",
-        "_upgrade", "finished", "input_buffer", "loop", "manager", "transport", "writer",
+        "_upgrade", "finished", "input_buffer", "is_read_pending", "loop", "manager", "transport",
+        "writer",
     )  # fmt: skip
 
     def __init__(
@@ -89,20 +92,18 @@ class ServerConnection(asyncio.Protocol):
                 for WebSocket; without it such requests are served as ordinary ones.
             try_fast_path: Serves a complete POST request without a task, or returns False.
         """
-        limits = manager.limits
+        self._limits = limits = manager.limits
         self.loop = loop
         self.manager = manager
         self.transport: asyncio.Transport
         self.finished: asyncio.Future[None] = loop.create_future()
         self.input_buffer = InputBuffer(limits, manager)
+        self.is_read_pending = False
         self.writer = ConnectionWriter(loop, manager.write_batch)
-        self._parser = RequestParser(
+        parser = self._parser = RequestParser(
             self, limits, root_path=root_path, state=state, accepts_upgrades=upgrade is not None
         )
-        self._timeouts = ConnectionTimeouts(
-            limits, manager, self._parser, self.input_buffer, self.writer
-        )
-        self._limits = limits
+        self._timeouts = ConnectionTimeouts(limits, manager, parser, self.input_buffer, self.writer)
         self._app = app
         self._upgrade = upgrade
         self._try_fast_path = try_fast_path
@@ -126,6 +127,10 @@ class ServerConnection(asyncio.Protocol):
         self.manager.add(self)
 
     def data_received(self, data: bytes) -> None:
+        """Take *data*, with that of other clients."""
+        self.manager.read_batch.add(self.loop, self, data)
+
+    def take_read(self, data: bytes) -> None:
         """Parse *data*, or keep it while an earlier request is being served."""
         if self._ignores_input:
             return
@@ -146,12 +151,14 @@ class ServerConnection(asyncio.Protocol):
 
     def eof_received(self) -> None:
         """Take a half-close for a disconnect, which is what nearly every client means by it."""
+        self.manager.read_batch.flush()
         self._ignores_input = True
         self.writer.send_pending()  # the transport closes behind this
         self._disconnect_all()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Disconnect all requests."""
+        self.manager.read_batch.flush()
         self._is_lost = self._ignores_input = True
         self.writer.discard()
         self.input_buffer.clear()
@@ -172,12 +179,10 @@ class ServerConnection(asyncio.Protocol):
     # -- input -------------------------------------------------------------------------
 
     def _parse(self, data: bytes) -> int:
-        """Parse one slice, serve its request; returns how many bytes of it were used."""
+        """Parse one slice; returns how many bytes of it were used. `act_on_read` follows."""
         used = self._parser.parse(data)
         if self._parser.error:
             self._reject_input(self._parser.error)
-        if self._unstarted is not None:
-            self._launch()
         return used
 
     def _feed(self, data: bytes) -> None:
@@ -186,6 +191,7 @@ class ServerConnection(asyncio.Protocol):
         while at < end and not self._ignores_input:
             size = _HEAD_SLICE_BYTES if parser.incoming is None else _BODY_SLICE_BYTES
             at += self._parse(data[at : at + size])
+            self.act_on_read()
             if parser.upgrade_head is not None:
                 self._switch(data[at:])
                 return
@@ -209,6 +215,7 @@ class ServerConnection(asyncio.Protocol):
             data = bytes(waiting[:size])
             del waiting[:size]
             used = self._parse(data)
+            self.act_on_read()
             if parser.upgrade_head is not None:
                 self._switch(data[used:] + waiting)
                 waiting = buffer.unparsed
@@ -258,7 +265,7 @@ class ServerConnection(asyncio.Protocol):
         else:
             self._current = self._unstarted = cycle
 
-    def _launch(self) -> None:
+    def act_on_read(self) -> None:
         """Start the request whose head has been parsed; on the fast path if it is complete."""
         cycle, self._unstarted = self._unstarted, None
         if cycle is None or cycle is not self._current:
@@ -379,16 +386,10 @@ class ServerConnection(asyncio.Protocol):
 
     def check_timeouts(self, now: float) -> None:
         """Act on what has taken too long at loop time *now*, in seconds."""
-        if self._is_lost:
+        if self._is_lost or self.is_read_pending:
             return
-        timeouts, due = self._timeouts, Due.NOTHING
-        if self._is_closing or self.writer.stalled is not None:
-            due = timeouts.check_writing(now, is_closing=self._is_closing)
-        if due is Due.NOTHING and not self._is_closing:
-            if self._current is None:
-                due = timeouts.check_idle(now, self._idle_since)
-            else:
-                due = timeouts.check_request(now)
+        idle_since = self._idle_since if self._current is None else None
+        due = self._timeouts.check(now, idle_since, is_closing=self._is_closing)
         if due is Due.ABORT:
             self.abort()
         elif due is Due.REJECT:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from email.utils import formatdate
 
-from ..write_batch import WriteBatch
+from ..io_batch import ReadBatch, WriteBatch
 from .connection import ServerConnection
 from .request_cycle import RequestCycle
 from .validation import H1Limits
@@ -23,6 +23,7 @@ class ConnectionManager:
 
     Attributes:
         limits: Limits of each client.
+        read_batch: Data of clients, which the end of the loop's turn deals with.
         write_batch: Connections whose responses are sent at the end of the loop's turn.
         date: The complete Date field of now, with its CRLF.
         keep_alive: The complete Keep-Alive field of a response whose connection is kept.
@@ -38,6 +39,7 @@ class ConnectionManager:
         is_draining: Callable[[], bool],
     ) -> None:
         self.limits = limits
+        self.read_batch = ReadBatch()
         self.write_batch = WriteBatch()
         self.date = b""
         self.keep_alive = b"keep-alive: timeout=%d\r\n" % limits.keep_alive_s

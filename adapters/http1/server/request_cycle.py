@@ -359,41 +359,18 @@ class RequestCycle:
             self._remaining = length
         else:
             head, date, announced, closes = encode_head(self._status, self._head, manager.date)
-            framing = self._settle_framing(announced, length)
+            framing = _settle_framing(self, announced, length)
         if closes:
             self.keep_alive = False
         # A response to half a request closes too: its rest could be taken for the next one.
         if not (self.keep_alive and self.is_received) or manager.is_draining():
             self.keep_alive = False
             framing += b"connection: close\r\n"
-            return b"%b%bx-request-id: %b\r\n%b\r\n" % (head, framing, self.request_id, date)
-        if self._is_1_0:
-            framing += b"connection: keep-alive\r\n"
-        return b"%b%b%bx-request-id: %b\r\n%b\r\n" % (
-            head, framing, manager.keep_alive, self.request_id, date,
-        )  # fmt: skip
-
-    def _settle_framing(self, announced: bytes | None, length: int | None) -> bytes:
-        """Decide how the body is framed; returns the field that says so, unless it is there."""
-        if announced is not None:
-            if not announced.isdigit():
-                raise ValueError(f"expected a decimal Content-Length, got {announced!r}")
-            self._remaining = int(announced)
-        if self.is_head or self._status in _BODILESS:
-            self._has_body = False
-            self._remaining = -1
-            return b""
-        if announced is not None:
-            return b""
-        if length is not None:
-            return b"content-length: %d\r\n" % length
-        if self._is_1_0:
-            self.keep_alive = False  # the end of the connection ends the body
-            return b""
-        self._chunked = True
-        return b"transfer-encoding: chunked\r\n"
-
-    # -- the application ---------------------------------------------------------------
+        else:
+            if self._is_1_0:
+                framing += b"connection: keep-alive\r\n"
+            framing += manager.keep_alive
+        return b"%b%bx-request-id: %b\r\n%b\r\n" % (head, framing, self.request_id, date)
 
     def run_in_task(self, app: App) -> None:
         """Let *app* serve this request in a task; no task has served it until now."""
@@ -407,15 +384,9 @@ class RequestCycle:
 
     async def run(self, app: App) -> None:
         """Run *app* to its end; a response that it leaves incomplete never looks complete."""
-        scope = self.scope
-        scope["extensions"] = {
-            **scope.get("extensions", _ENDED),
-            FULL_RESPONSE: self.send_full_response, FULL_BODY: self.take_body,
-            WRITE_BODY: self.write_body,
-            ON_DISCONNECT: self.set_on_disconnect, REQUEST_ID: self.request_id,
-        }  # fmt: skip
+        _extend_scope(self)
         try:
-            await app(scope, self.receive, self.send)
+            await app(self.scope, self.receive, self.send)
         except ClientDisconnectedError:
             pass  # the application knows: `send` raised it
         except Exception:
@@ -446,3 +417,34 @@ class RequestCycle:
             self._connection.abort()
         else:
             self._connection.reject(self, 500)
+
+
+def _extend_scope(cycle: RequestCycle) -> None:
+    """Add the extensions of this HTTP layer to the scope of *cycle*; see `extensions`."""
+    cycle.scope["extensions"] = {
+        **cycle.scope.get("extensions", _ENDED),
+        FULL_RESPONSE: cycle.send_full_response, FULL_BODY: cycle.take_body,
+        WRITE_BODY: cycle.write_body,
+        ON_DISCONNECT: cycle.set_on_disconnect, REQUEST_ID: cycle.request_id,
+    }  # fmt: skip
+
+
+def _settle_framing(cycle: RequestCycle, announced: bytes | None, length: int | None) -> bytes:
+    """Decide how the body is framed; returns the field that says so, unless it is there."""
+    if announced is not None:
+        if not announced.isdigit():
+            raise ValueError(f"expected a decimal Content-Length, got {announced!r}")
+        cycle._remaining = int(announced)
+    if cycle.is_head or cycle._status in _BODILESS:
+        cycle._has_body = False
+        cycle._remaining = -1
+        return b""
+    if announced is not None:
+        return b""
+    if length is not None:
+        return b"content-length: %d\r\n" % length
+    if cycle._is_1_0:
+        cycle.keep_alive = False  # the end of the connection ends the body
+        return b""
+    cycle._chunked = True
+    return b"transfer-encoding: chunked\r\n"

@@ -186,6 +186,20 @@ class ConnectionTimeouts:
         self._server = server
         self._parser, self._buffer, self._writer = parser, buffer, writer
 
+    def check(self, now: float, idle_since: float | None, *, is_closing: bool) -> Due:
+        """Return what is due of a connection.
+
+        Args:
+            now: Loop time in seconds.
+            idle_since: When it began, or had its last response; None while it serves a request.
+            is_closing: The last response was written.
+        """
+        if is_closing or self._writer.stalled is not None:
+            due = self.check_writing(now, is_closing=is_closing)
+            if is_closing or due is not Due.NOTHING:
+                return due
+        return self.check_request(now) if idle_since is None else self.check_idle(now, idle_since)
+
     def check_writing(self, now: float, *, is_closing: bool) -> Due:
         """Return what is due of a connection that closes, or whose client is stalled.
 

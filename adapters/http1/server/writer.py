@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 
-from ..write_batch import WriteBatch
+from ..io_batch import WriteBatch
 
 JOIN_BYTES = 1 << 16  # larger pieces are not copied to be sent together with their framing
 _PENDING_BYTES = 1 << 16  # that wait for the end of the loop's turn, at most

@@ -249,8 +249,22 @@ async def test_request_that_was_not_sent_uses_another_connection(how: str) -> No
             case "eof":
                 conn.eof_received()
             case _:
+                pool.read_batch._is_busy = True
                 conn.data_received(OK)
         assert await task == (200, b"x")
+        assert (up.connections, len(up.requests)) == (2, 2)
+
+
+@row("C18")
+async def test_idle_connection_with_data_in_a_batch_is_not_used() -> None:
+    """Bytes that came before a request are never taken for its response."""
+    async with serving(echo) as (up, pool):
+        await fetch(pool)
+        pool.read_batch._is_busy = True
+        (conn,) = pool._connected
+        conn.data_received(OK)
+        assert conn.is_read_pending
+        assert await fetch(pool) == (200, b"x")
         assert (up.connections, len(up.requests)) == (2, 2)
 
 

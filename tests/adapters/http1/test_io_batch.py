@@ -1,4 +1,4 @@
-"""When answers and requests go out: alone at once, many together, and always in order."""
+"""When data is dealt with and sent: alone at once, many together, and always in order."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from tools.transports import Wire
 
-from swapchart.adapters.http1 import write_batch
+from swapchart.adapters.http1 import io_batch
+from swapchart.adapters.http1.io_batch import ReadBatch, WriteBatch
 from swapchart.adapters.http1.server.connection import ServerConnection
 from swapchart.adapters.http1.server.connections import ConnectionManager
 from swapchart.adapters.http1.server.hypercorn_protocol import H1Limits
-from swapchart.adapters.http1.write_batch import WriteBatch
 
 pytestmark = pytest.mark.anyio
 
@@ -48,7 +48,7 @@ class FailingWriter(Writer):
 def clock(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Sets the clock that write batches read; seconds."""
     at = [100.0]
-    monkeypatch.setattr(write_batch, "perf_counter", lambda: at[0])
+    monkeypatch.setattr(io_batch, "perf_counter", lambda: at[0])
 
     def put(now: float) -> None:
         at[0] = now
@@ -94,10 +94,10 @@ async def test_write_batch_writes_of_one_turn_are_sent_together(
 async def test_write_batch_beyond_its_size_is_sent(clock: Callable[[float], None]) -> None:
     """In a long turn the first ones go before its end."""
     batch, sent, loop = WriteBatch(), list[str](), asyncio.get_running_loop()
-    count = 3 * write_batch._MAX_WRITERS
+    count = 3 * io_batch._MAX_WRITERS
     for number in range(count):
         batch.add(loop, Writer(str(number), sent))
-    assert len(sent) >= 2 * write_batch._MAX_WRITERS
+    assert len(sent) >= 2 * io_batch._MAX_WRITERS
     await turn()
     assert sent == [str(number) for number in range(count)]
 
@@ -115,6 +115,104 @@ async def test_write_batch_failing_writer_does_not_block_others(
     await turn()
     assert sent == ["a", "b", "c"]
     assert lost.has_given_up
+
+
+class Reader:
+    """Notes what is done with its data."""
+
+    def __init__(self, name: str, done: list[str], *, fails: str = "") -> None:
+        self.name, self.done, self.fails = name, done, fails
+        self.is_read_pending = False
+        self.transport: Any = self
+
+    def take_read(self, data: bytes) -> None:
+        self._do(f"take {self.name} {data[:4].decode()}")
+
+    def act_on_read(self) -> None:
+        self._do(f"act {self.name}")
+
+    def _do(self, what: str) -> None:
+        self.done.append(what)
+        if self.fails and what.startswith(self.fails):
+            raise MemoryError
+
+    def abort(self) -> None:
+        self.done.append(f"failed {self.name}")
+
+
+async def test_read_batch_single_read_is_dealt_with_at_once(
+    clock: Callable[[float], None],
+) -> None:
+    """Data of a lone client does not wait."""
+    batch, done, loop = ReadBatch(), list[str](), asyncio.get_running_loop()
+    for number in range(3):
+        clock(200.0 + number)
+        batch.add(loop, Reader("a", done), b"1")
+
+    assert done == ["take a 1", "act a"] * 3
+
+
+@pytest.mark.parametrize("fails", ["", "take b", "act b"])
+async def test_read_batch_reads_of_one_turn_are_dealt_with_step_by_step(
+    fails: str, clock: Callable[[float], None]
+) -> None:
+    """The first goes at once, those right behind it together; a failure is of one only."""
+    batch, done, loop = ReadBatch(), list[str](), asyncio.get_running_loop()
+    for name in "abc":
+        batch.add(loop, Reader(name, done, fails=fails), b"1")
+    assert done == ["take a 1", "act a"]
+    await turn()
+
+    rest = done[2:]
+    assert [step for step in rest if " b" not in step] == ["take c 1", "act c"]
+    assert rest[:2] == ["take b 1", "failed b" if fails == "take b" else "take c 1"]
+    assert ("failed b" in rest) == bool(fails)
+
+
+@pytest.mark.parametrize("second", [b"2", bytes(1 << 15)])
+async def test_read_batch_keeps_the_order_of_a_connection(
+    second: bytes, clock: Callable[[float], None]
+) -> None:
+    """Data behind data that waits, or too much to wait, goes behind all that waits."""
+    batch, done, loop = ReadBatch(), list[str](), asyncio.get_running_loop()
+    batch.add(loop, Reader("a", done), b"1")
+    late, other = Reader("b", done), Reader("c", done)
+    batch.add(loop, late, b"1")
+    batch.add(loop, other, b"1")
+    assert late.is_read_pending
+    batch.add(loop, late, second)
+
+    assert not late.is_read_pending
+    assert [step.split()[0:2] for step in done[2:]] == [
+        ["take", "b"], ["take", "c"], ["act", "b"], ["act", "c"], ["take", "b"], ["act", "b"],
+    ]  # fmt: skip
+    await turn()
+    assert len(done) == 8
+
+
+async def test_read_batch_request_before_a_half_close_is_served(
+    clock: Callable[[float], None],
+) -> None:
+    """What waits is dealt with before the end of the connection."""
+    loop = asyncio.get_running_loop()
+    manager = ConnectionManager(loop, H1Limits(), lambda: False)
+    paths: list[str] = []
+
+    async def app(scope: Any, *_: Any) -> None:
+        paths.append(scope["path"])
+
+    manager.read_batch.add(loop, Reader("an earlier reader", []), b"")
+    for end in ("eof_received", "connection_lost"):
+        connection = ServerConnection(manager, app, loop)
+        wire: Any = Wire()
+        connection.connection_made(wire)
+        connection.data_received(b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % end.encode())
+        assert connection.is_read_pending
+        getattr(connection, end)(*([None] if end == "connection_lost" else []))
+        assert not connection.is_read_pending
+    await turn()
+
+    assert paths == ["/eof_received", "/connection_lost"]
 
 
 def waiting_connection(manager: ConnectionManager, wire: Any) -> ServerConnection:
