@@ -426,6 +426,33 @@ def test_ui_asks_for_a_key(browser: Browser, serve: Serve) -> None:
         assert "sk-admin" not in page.content()
 
 
+def test_ui_goes_on_without_another_key(browser: Browser, serve: Serve) -> None:
+    """A person may decline to give a key: from then on only commands ask for one."""
+    keys = [{"key": "sk-admin"}, {"key": "sk-infer", "scopes": ["infer"]}]
+    proxy = serve({"a": demo_model("a")}, config={"apiKeys": keys})
+    given: dict[str, Any] = {"http_credentials": basic("sk-infer"), "may_say": "status of 40[13]"}
+    with opened(browser, proxy, "/ui/playground", **given) as page:
+        expect_text(page, "#key-why", "no admin scope")
+        give_key(page, "sk-wrong")
+        expect_text(page, "#key-why", "invalid or missing")
+        page.get_by_role("button", name="Go on without").click()
+        page.locator("#key-dialog").wait_for(state="hidden")
+        expect_text(page, "#connection", "^no access$")
+        page.locator("#prompt").fill("Hello")
+        page.keyboard.press("Enter")
+        expect_text(page, ".turn.assistant .timing", "in all$")
+        page.reload()
+        page.get_by_role("link", name="Models").click()
+        expect_text(page, "main", "no admin scope")
+        page.get_by_role("link", name="Configuration").click()
+        expect_text(page, "main .notice", "no admin scope")
+        assert not page.locator("#key-dialog").is_visible()
+        page.locator("#reload").click()
+        give_key(page, "sk-admin")
+        expect_text(page, "#connection", "^live$")
+        expect_text(page, "#files li", "config")
+
+
 def test_ui_works_below_a_path_of_a_reverse_proxy(
     browser: Browser, proxy: SwapchartProcess
 ) -> None:
@@ -485,9 +512,13 @@ def test_ui_reconnects_after_a_restart(browser: Browser, serve: Serve) -> None:
         expect_text(page, "#connection", "^live$")
         assert proxy.stop() == 0
         expect_text(page, "#connection", "^lost$")
+        page.get_by_role("link", name="System").click()
+        expect_text(page, "main .notice", "^This page is loaded when the proxy responds")
         again = serve({"b": demo_model("b")}, options=["--listen", f"127.0.0.1:{proxy.port}"])
         expect_text(page, "#connection", "^live$")
-        assert page.locator(row_of("b")).count() == 1
+        page.locator("#devices").wait_for()
+        page.get_by_role("link", name="Models").click()
+        page.locator(row_of("b")).wait_for()
         assert page.locator(row_of("a")).count() == 0
         assert again.port == proxy.port
 

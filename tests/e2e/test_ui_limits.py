@@ -12,6 +12,7 @@ from tools.browser import expect_text, opened, wait_for
 from tools.net import LONG_S, wait_until
 from tools.node import package_folder
 from tools.swapchart_process import Serve, SwapchartProcess, demo_model
+from tools.ui_figures import painted, watch
 
 from swapchart.adapters.store.activity_schema import TABLE
 
@@ -172,15 +173,18 @@ def many(serve_module: Serve) -> SwapchartProcess:
 
 def test_ui_lists_500_models_soon(browser: Browser, many: SwapchartProcess) -> None:
     """Those that run come first, then the others in their natural order; search is at once."""
-    with opened(browser, many, "/ui/models") as page:
-        page.locator(".model").nth(499).wait_for()
-        took = page.evaluate("performance.now()")
+    with opened(browser, many, "about:blank") as page:
+        watch(page, ".model", 500)
+        page.goto("/ui/models")
+        took = painted(page)["painted"]
         names = page.locator(".model .name").all_inner_texts()
         assert names[:3] == ["model-7", "chatty", "model-0"]
         assert names.index("model-10") > names.index("model-9")
         page.locator("#model-search").fill("MODEL-49")
         wait_for(page, lambda: page.locator(".model").count() == 10, "the search")
-        assert took < 4000, f"{took:.0f} ms"  # 400 ms where nothing else runs
+        # Five times the bound of a second. `tests/tools/ui_figures.py many` measured 270 to 420 ms
+        # on two cores that were busy with other things.
+        assert took < 5000, f"{took:.0f} ms"
 
 
 def test_ui_pages_through_10_000_requests(browser: Browser, many: SwapchartProcess) -> None:
@@ -244,7 +248,7 @@ def first_models(browser: Browser, proxy: SwapchartProcess) -> tuple[float, floa
             "Network.loadingFinished", lambda event: received.append(event["encodedDataLength"])
         )
         page.goto("/ui/", wait_until="commit")
-        page.locator("a.lane-name").first.wait_for()
+        expect_text(page, "a.lane-name", "chatty")
         took: float = page.evaluate("performance.now()")
         page.wait_for_load_state("load")
         return took, sum(received)

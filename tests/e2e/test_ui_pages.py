@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import json
 import os
@@ -27,7 +28,12 @@ KEY = "sk-admin"
 @pytest.fixture(scope="module")
 def proxy(serve_module: Serve) -> SwapchartProcess:
     return serve_module(
-        {"a": demo_model("a"), "it's": demo_model("b"), "slow": demo_model("c", rate=2)},
+        {
+            "a": demo_model("a"),
+            "it's": demo_model("b"),
+            "slow": demo_model("c", rate=2),
+            "bad": demo_model("d", "--fail-load"),
+        },
         config={"captureBuffer": 5},
     )
 
@@ -203,6 +209,25 @@ def test_ui_playground_streams_a_chat(browser: Browser, proxy: SwapchartProcess)
         expect_text(page, ".turn.assistant >> nth=1 >> .bad", "^stopped$")
         page.locator("#clear").click()
         assert page.locator(".turn").count() == 0
+
+
+def test_ui_playground_sends_a_message_again_that_failed(
+    browser: Browser, proxy: SwapchartProcess
+) -> None:
+    """It is in the form again, and no part of the conversation with the model that responds."""
+    refused = "the server responded with a status of 502"
+    with opened(browser, proxy, "/ui/playground?model=bad", may_say=refused) as page:
+        page.locator("#prompt").fill("Hello")
+        page.keyboard.press("Enter")
+        expect_text(page, ".turn.assistant .bad", "exit code 1")
+        assert page.locator("#prompt").input_value() == "Hello"
+        assert page.locator("#said").inner_text() == ""
+        page.locator("#playground-model").select_option("a")
+        page.get_by_role("button", name="Send").click()
+        expect_text(page, ".turn.assistant >> nth=1 >> .timing", "in all$")
+    row = proxy.get("/api/metrics/activity?model=a&limit=1")["data"][0]
+    body = json.loads(base64.b64decode(proxy.get(f"/api/captures/{row['id']}")["req_body"]))
+    assert body["messages"] == [{"role": "user", "content": "Hello"}]
 
 
 def test_ui_playground_tries_other_tasks(

@@ -7,6 +7,7 @@ for each page). Each is measured in the system's Chromium against demo models.
 
 from __future__ import annotations
 
+import shlex
 import statistics
 import sys
 import tempfile
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tools.browser import launched
+from tools.browser import launched, wait_for
 from tools.net import port_block
 from tools.node import package_folder
 from tools.swapchart_process import SwapchartProcess, demo_model
@@ -70,7 +71,7 @@ def watch(page: Page, selector: str, wanted: int) -> None:
 
 def painted(page: Page) -> dict[str, float]:
     """Return the times that `watch` has noted, in milliseconds since the navigation."""
-    page.wait_for_function("window.marks?.painted")
+    wait_for(page, lambda: bool(page.evaluate("window.marks?.painted")), "what is waited for")
     found: dict[str, float] = page.evaluate(
         """() => {
           const [page] = performance.getEntriesByType("navigation");
@@ -117,7 +118,8 @@ def first(browser: Browser) -> None:
     """Print the bytes of the first page, and when its first models are there on a slow line."""
     lines = "for n in range(50_000): print(f'{n:08}', 'x' * 90)"
     chatty = demo_model("m")
-    chatty["cmd"] = f'sh -c "{sys.executable} -c \\"{lines}\\"; exec {" ".join(chatty["cmd"])}"'
+    script = f"{shlex.join([sys.executable, '-c', lines])}; exec {' '.join(chatty['cmd'])}"
+    chatty["cmd"] = ["sh", "-c", script]
     with serving({"chatty": chatty, "b": demo_model("b")}) as proxy:
         assert proxy.chat("chatty").status == 200
         for _ in range(3):
@@ -126,7 +128,7 @@ def first(browser: Browser) -> None:
             session.send("Network.enable")
             session.send("Network.emulateNetworkConditions", LINE)
             ended: list[dict[str, Any]] = []
-            session.on("Network.loadingFinished", ended.append)
+            session.on("Network.loadingFinished", lambda each, ended=ended: ended.append(each))
             watch(page, "a.lane-name", 1)
             page.goto(f"http://127.0.0.1:{proxy.port}/ui/", wait_until="commit")
             took = painted(page)

@@ -4,6 +4,7 @@ import { signal } from "./vendor/preact.js";
 import { messageOf } from "./format.js";
 
 const KEY = "swapchart.key";
+const DECLINED = "swapchart.declined";
 const RETRY_MS = [1000, 2000, 5000];
 /** Prefix of the proxy's paths: a reverse proxy may serve it below a path of its own. */
 export const ROOT = new URL("..", import.meta.url).pathname.replace(/\/$/, "");
@@ -45,6 +46,13 @@ export function complain(error) {
 /** Use an API key in this tab until it is closed. @param {string} key */
 export function useKey(key) {
   sessionStorage.setItem(KEY, key.trim());
+  sessionStorage.removeItem(DECLINED);
+  keyWanted.value = "";
+}
+
+/** Go on with the rights that there are: from now on only commands ask for another key. */
+export function declineKey() {
+  sessionStorage.setItem(DECLINED, "yes");
   keyWanted.value = "";
 }
 
@@ -72,7 +80,11 @@ export async function send(path, given = {}) {
     // not the proxy's: its status must do
   }
   if (NOT_FOR_A_KEY.has(detail?.code)) rejected.value = message;
-  else if (response.status === 401 || response.status === 403) keyWanted.value = message;
+  else if (response.status === 401 || response.status === 403) {
+    const isWrong = response.status === 401 && key === sessionStorage.getItem(KEY);
+    if (isWrong) sessionStorage.removeItem(KEY);
+    if (!sessionStorage.getItem(DECLINED) || (given.method ?? "GET") !== "GET") keyWanted.value = message;
+  }
   throw new Failure(response.status, message, detail);
 }
 

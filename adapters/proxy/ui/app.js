@@ -4,11 +4,11 @@
 // the page as text; nothing here is ever read as HTML.
 
 import { html, render, useEffect, useErrorBoundary, useRef, useState } from "./vendor/preact.js";
-import { command, keyWanted, rejected, ROOT, said, useKey } from "./api.js";
+import { command, declineKey, keyWanted, rejected, ROOT, said, useKey } from "./api.js";
 import { messageOf } from "./format.js";
 import { entryOf, HOME, PAGES } from "./pages.js";
 import { address, model, route, start } from "./router.js";
-import { begin, connection, flights, heldBack, profiles } from "./store.js";
+import { begin, connection, epoch, flights, heldBack, profiles } from "./store.js";
 
 function Header() {
   const current = entryOf(route.value);
@@ -26,7 +26,7 @@ function Header() {
       </nav>
       <${Profile} />
       <span id="connection" class="connection" role="status" data-state=${connection.value.state} title=${connection.value.why}>
-        ${connection.value.state}
+        ${connection.value.state === "denied" ? "no access" : connection.value.state}
       </span>
     </header>`;
 }
@@ -61,30 +61,30 @@ function Notices() {
         <code id="held-back-command">${`swapchart config reload --url ${location.origin}${ROOT}`}</code></p>`}`;
 }
 
-/** Show the page of the address, once its module is there. */
+/** Show the page of the address, once its module is there; one that failed is loaded again when the proxy is back. */
 function Page() {
   const { query } = route.value;
   const entry = entryOf(route.value);
   const [loaded, setLoaded] = useState(/** @type {{id: string, Component: any} | null} */ (null));
   const [problem, setProblem] = useState("");
   const [error, resetError] = useErrorBoundary();
+  const tries = loaded?.id === entry.id ? 0 : epoch.value;
   useEffect(() => {
     let isWanted = true;
     resetError();
     setProblem("");
     entry.load().then(
-      (module) => isWanted && setLoaded({ id: entry.id, Component: module.default }),
+      (module) => isWanted && setLoaded((old) => (old?.id === entry.id ? old : { id: entry.id, Component: module.default })),
       (reason) => isWanted && setProblem(messageOf(reason)),
     );
     return () => {
       isWanted = false;
     };
-  }, [entry.id]);
+  }, [entry.id, tries]);
   const name = entry.id === "model" ? model.value : entry.title;
   document.title = `${name} · swapchart`;
-  if (error || problem) {
-    return html`<p class="notice" role="alert">This page cannot be shown: ${problem || messageOf(error)}</p>`;
-  }
+  if (error) return html`<p class="notice" role="alert">This page cannot be shown: ${messageOf(error)}</p>`;
+  if (problem) return html`<p class="notice" role="alert">This page is loaded when the proxy responds: ${problem}</p>`;
   if (loaded?.id !== entry.id) return html`<p class="quiet">Loading…</p>`;
   return html`<${loaded.Component} key=${name} query=${query} />`;
 }
@@ -106,13 +106,16 @@ function KeyDialog() {
     begin();
   };
   return html`
-    <dialog id="key-dialog" ref=${dialog} aria-labelledby="key-title" onCancel=${() => (keyWanted.value = "")}>
+    <dialog id="key-dialog" ref=${dialog} aria-labelledby="key-title" onCancel=${declineKey}>
       <form id="key-form" onSubmit=${submit}>
         <h2 id="key-title">An API key is needed</h2>
         <p id="key-why">${why}</p>
         <label>API key <input id="key" ref=${input} type="password" autocomplete="off" spellcheck=${false} required /></label>
         <p class="quiet">Kept in this tab until it is closed.</p>
-        <button type="submit" class="primary">Use this key</button>
+        <div class="buttons">
+          <button type="submit" class="primary">Use this key</button>
+          <button type="button" onClick=${declineKey}>Go on without</button>
+        </div>
       </form>
     </dialog>`;
 }

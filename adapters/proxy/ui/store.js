@@ -3,14 +3,14 @@
 // The stream lasts while the tab is visible: a browser allows few connections to one server.
 
 import { signal, useEffect } from "./vendor/preact.js";
-import { complain, followAgain, getJson } from "./api.js";
+import { complain, Failure, followAgain, getJson } from "./api.js";
 
 /** @typedef {import("./types.js").ModelStatus} ModelStatus */
 /** @typedef {import("./types.js").Flight} Flight */
 
 const EVENTS = "/api/events?logs=none";
 
-/** Connection to the proxy. @type {import("./vendor/preact.js").Signal<{state: "connecting" | "live" | "lost" | "paused", why: string}>} */
+/** Connection to the proxy. @type {import("./vendor/preact.js").Signal<{state: "connecting" | "live" | "lost" | "denied" | "paused", why: string}>} */
 export const connection = signal({ state: "connecting", why: "" });
 /** Models by id, peers' last; null before the first event. @type {import("./vendor/preact.js").Signal<Map<string, ModelStatus> | null>} */
 export const models = signal(null);
@@ -130,7 +130,7 @@ export function begin() {
       epoch.value += 1;
       readClock();
     },
-    (error) => (connection.value = { state: "lost", why: error.message }),
+    (error) => (connection.value = { state: error instanceof Failure && error.status < 500 ? "denied" : "lost", why: error.message }),
   );
 }
 

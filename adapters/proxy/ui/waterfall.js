@@ -30,8 +30,8 @@ export function phasesOf(row) {
   const phases = [];
   if (row.wait) {
     const { queue_ms: queue = 0, evict_ms: evict = 0, start_ms: start = 0, hooks_ms: hooks = 0 } = row.wait;
-    phases.push({ kind: "queue", ms: queue }, { kind: "evict", ms: evict }, { kind: "start", ms: start }, { kind: "hooks", ms: hooks });
-    phases.push({ kind: "wait", ms: Math.max(waited - queue - evict - start - hooks, 0) });
+    const before = Math.max(waited - queue - evict - start - hooks, 0); // until the request came into the queue
+    phases.push({ kind: "queue", ms: queue + before }, { kind: "evict", ms: evict }, { kind: "start", ms: start }, { kind: "hooks", ms: hooks });
   } else {
     phases.push({ kind: "wait", ms: waited });
   }

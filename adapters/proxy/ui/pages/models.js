@@ -6,7 +6,7 @@ import { byName } from "../format.js";
 import { Memory } from "../memory.js";
 import { Facts, LoadButtons, moodOf, stateText, trouble } from "../parts.js";
 import { address } from "../router.js";
-import { memory, models } from "../store.js";
+import { connection, memory, models } from "../store.js";
 
 /** @typedef {import("../types.js").ModelStatus} ModelStatus */
 
@@ -45,7 +45,7 @@ function Model({ row }) {
 export default function Models() {
   const [search, setSearch] = useState("");
   const known = models.value;
-  if (!known) return html`<h1>Models</h1><p class="quiet">Waiting for the proxy…</p>`;
+  if (!known) return html`<h1>Models</h1><p class="quiet">${connection.value.why || "Waiting for the proxy…"}</p>`;
   const rows = [...known.values()];
   const own = rows.filter((row) => !row.peerID);
   const peers = rows.filter((row) => row.peerID);

@@ -1,7 +1,7 @@
 // Chat with a model: the response as it is streamed, and where its time went.
 
 import { html, useEffect, useRef, useState } from "../vendor/preact.js";
-import { complain, readText, sendJson } from "../api.js";
+import { readText, sendJson } from "../api.js";
 import { messageOf, seconds } from "../format.js";
 import { NumberField } from "./fields.js";
 
@@ -68,9 +68,19 @@ class Collector {
   }
 }
 
+/**
+ * Return whether a turn is part of the conversation: a message without a response is not, since the templates of
+ * many models reject two messages of the user in a row.
+ *
+ * @param {Turn} turn @param {number} at @param {Turn[]} turns
+ */
+function isSaid(turn, at, turns) {
+  return turn.content !== "" && (turn.role === "assistant" || at === turns.length - 1 || turns[at + 1].content !== "");
+}
+
 /** Return the body of the request. @param {string} model @param {Turn[]} turns @param {Settings} settings */
 function bodyOf(model, turns, settings) {
-  const messages = turns.filter((turn) => turn.content).map(({ role, content }) => ({ role, content }));
+  const messages = turns.filter(isSaid).map(({ role, content }) => ({ role, content }));
   if (settings.system.trim()) messages.unshift({ role: /** @type {any} */ ("system"), content: settings.system });
   /** @type {Record<string, unknown>} */
   const body = { model, messages, stream: true, stream_options: { include_usage: true } };
@@ -104,7 +114,7 @@ export function Chat({ model }) {
       await readText(response, (text) => collector.take(text));
     } catch (error) {
       collector.problem = aborter.current.signal.aborted ? "stopped" : messageOf(error);
-      if (!aborter.current.signal.aborted) complain(error);
+      if (!collector.content) setDraft((old) => old || draft); // to be sent again
     }
     setTurns([...asked, collector.end()]);
     setBusy(false);
