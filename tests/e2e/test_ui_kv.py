@@ -23,13 +23,16 @@ ADMIN, LIMITED = "sk-admin", "sk-limited"
 
 
 def kept_model(folder: Path, **settings: Any) -> dict[str, Any]:
-    """Return a model with a library, on a demo server with two slots that reads slowly."""
+    """Return a model with a library, on a demo server with two slots that reads slowly.
+
+    A save takes less than to read a prompt again, however busy the machine is, so it pays.
+    """
     folder.mkdir(exist_ok=True)
     weights = folder.with_suffix(".bin")
     weights.write_bytes(b"weights")
     words = [
         sys.executable, "-m", "swapchart.adapters.demo", "--model", str(weights), "--alias",
-        "demo", "--port", "${PORT}", "--parallel", "2", "--prefill-tokens-per-second", "2000",
+        "demo", "--port", "${PORT}", "--parallel", "2", "--prefill-tokens-per-second", "300",
         "--tokens-per-second", "0", "--slot-save-path", str(folder),
     ]  # fmt: skip
     kv = {"library": 10**9, "minTokens": 64, **settings}
@@ -114,10 +117,14 @@ def test_ui_shows_saved_conversations_and_deletes_them(
     """Live, with the first words on demand only; a deletion is confirmed; all by keyboard."""
     proxy = serve({"a": kept_model(tmp_path / "slots"), "b": demo_model("b")})
     with opened(browser, proxy, "/ui/models?model=a") as page:
-        expect_text(page, "#kv-facts", "Kept0 of 0 tokens, 0 MiB of at most")
+        expect_text(page, "#kv-facts", "Kept0 conversations, 0 tokens, 0 MiB of at most")
         told(proxy)
         rows = page.locator("#conversations tbody tr")
-        expect_text(page, "#kv-facts", "Kept3 of .*at each stop, in idle moments.*Directory.*slots")
+        expect_text(
+            page,
+            "#kv-facts",
+            "Kept3 conversations, .*at each stop, in idle moments.*Directory.*slots",
+        )
         assert rows.count() == 3
         assert "img" not in page.locator("#kv").inner_text()
         page.locator("#kv-words").press("Enter")
@@ -130,6 +137,6 @@ def test_ui_shows_saved_conversations_and_deletes_them(
         assert rows.count() == 3
         page.locator("#kv-purge").click()
         page.locator("#kv-purge-now").press("Enter")
-        expect_text(page, "#kv-facts", "Kept0 of 0 tokens")
+        expect_text(page, "#kv-facts", "Kept0 conversations, 0 tokens")
         page.goto("/ui/models?model=b")
         expect_text(page, "#kv", "kv is off")

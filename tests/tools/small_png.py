@@ -22,11 +22,17 @@ _REDUCE = """async (source) => {
   for (const pixel of pixels) counts.set(pixel, (counts.get(pixel) ?? 0) + 1);
   const byCount = [...counts.keys()].sort((a, b) => counts.get(b) - counts.get(a));
   const parts = (pixel) => [pixel & 255, (pixel >> 8) & 255, (pixel >> 16) & 255];
-  const palette = byCount.slice(0, 256).map(parts);
+  const distance = (one, two) => one.reduce((sum, part, at) => sum + (part - two[at]) ** 2, 0);
+  const palette = [];
+  for (const apart of [400, 0]) {  // first those that differ, so that no small mark loses its color
+    for (const color of byCount.map(parts)) {
+      if (palette.length === 256) break;
+      if (palette.every((known) => distance(known, color) > apart)) palette.push(color);
+    }
+  }
   const places = new Map(byCount.map((pixel) => {
     const own = parts(pixel);
-    const distance = (color) => color.reduce((sum, part, at) => sum + (part - own[at]) ** 2, 0);
-    const far = palette.map(distance);
+    const far = palette.map((color) => distance(color, own));
     return [pixel, far.indexOf(Math.min(...far))];
   }));
   const indices = Uint8Array.from(pixels, (pixel) => places.get(pixel));

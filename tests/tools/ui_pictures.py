@@ -1,4 +1,4 @@
-"""Pictures of the web UI: ``./dev python tests/tools/ui_pictures.py FOLDER [PAGE...]``.
+"""Pictures of the web UI: ``./dev python tests/tools/ui_pictures.py docs/ui [PAGE...]``.
 
 Serves demo models for a minute, sends requests that swap them, and takes a picture of each page on
 a wide and on a narrow screen, in light; of the first page also in dark.
@@ -44,7 +44,7 @@ class Shown(NamedTuple):
 
 
 PAGES = {
-    "home": Shown("", "#timeline-swaps tbody tr", press=".spans button >> nth=0", height=900),
+    "timeline": Shown("", "#timeline-swaps tbody tr", press=".spans button >> nth=0", height=900),
     "models": Shown("models", ".model", height=640),
     "model": Shown("models?model=qwen3-8b", ".state.active", height=900),
     "model-starts": Shown("models?model=qwen3-8b", "#history .hook-output", at="#kv", height=1000),
@@ -123,7 +123,7 @@ def main(folder: str, *names: str) -> None:
             for name in names or PAGES:
                 for screen in SCREENS:
                     _take(browser, proxy.port, name, target, screen, "light")
-                if name == "home":
+                if name == "timeline":
                     _take(browser, proxy.port, name, target, "wide", "dark")
         finally:
             with suppress(AssertionError):  # the failing model is trouble on purpose
@@ -167,7 +167,7 @@ def _take(browser: Browser, port: int, name: str, folder: Path, screen: str, sch
         page.locator(shown.at).evaluate("item => window.scrollTo(0, item.offsetTop - 60)")
     page.wait_for_timeout(1200)  # charts and logs are drawn
     suffix = "" if scheme == "light" else f"-{scheme}"
-    path = folder / f"ui-{name}-{screen}{suffix}.png"
+    path = folder / f"{name}-{screen}{suffix}.png"
     data = page.screenshot()
     path.write_bytes(small_png(context.new_page(), data))
     context.close()

@@ -21,6 +21,7 @@ export function Chart({ chart, active, last }) {
   const place = (id) => states.get(id)?.place;
   const isTaken = !pointed && last && last.source !== last.target && states.has(last.source) && states.has(last.target);
   return html`
+    <div class="life">
     <div class="chart-scroll" tabindex="0" role="region" aria-label="Chart">
       <div id="chart" class="chart" style=${{ width: `${chart.width}px`, height: `${chart.height}px` }}>
         ${chart.states.map(
@@ -35,8 +36,11 @@ export function Chart({ chart, active, last }) {
         </svg>
       </div>
     </div>
-    <h3 id="ways-title">Transitions from ${chosen}</h3>
-    <${Ways} chart=${chart} from=${from} ways=${ways} />`;
+    <div>
+      <h3 id="ways-title">Transitions from ${chosen}</h3>
+      <${Ways} chart=${chart} from=${from} ways=${ways} />
+    </div>
+    </div>`;
 }
 
 /** Return who sends the events of a transition; empty if several do. @param {any} way */

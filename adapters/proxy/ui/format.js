@@ -32,7 +32,7 @@ const known = (value) => typeof value === "number" && value >= 0;
 export const count = (value) => (known(value) ? value.toLocaleString() : "–");
 
 /** @param {unknown} value tokens per second */
-export const speed = (value) => (known(value) && value > 0 ? value.toFixed(1) : "–");
+export const speed = (value) => (known(value) && value > 0 ? (value < 1000 ? value.toFixed(1) : count(Math.round(value))) : "–");
 
 /** @param {string} name */
 export const words = (name) => name.replaceAll("_", " ");

@@ -57,7 +57,7 @@ export function Conversations({ id, path }) {
 function Summary({ cache }) {
   const { facts, limits } = cache;
   const quota = limits?.library_bytes ?? limits?.max_bytes;
-  const kept = `${count(cache.total)} of ${count(cache.tokens)} tokens, ${size(cache.bytes)}${quota ? ` of at most ${size(quota)}` : ""}`;
+  const kept = `${count(cache.total)} ${cache.total === 1 ? "conversation" : "conversations"}, ${count(cache.tokens)} tokens, ${size(cache.bytes)}${quota ? ` of at most ${size(quota)}` : ""}`;
   const done = [
     facts?.saves !== undefined && `${count(facts.saves + (facts.checkpoints ?? 0))} saves`,
     facts?.restores !== undefined && `${count(facts.restores)} restores of ${count(facts.restored_tokens_total)} tokens`,
@@ -121,7 +121,7 @@ function Table({ cache, areWordsShown }) {
               <td class="number">${count(one.tokens)}</td><td class="number">${size(one.bytes)}</td>
               <td class="number" title=${clockTime(one.saved_at * 1000)}>${age(one.saved_at)}</td>
               <td class="number" title=${one.used_at === null ? "" : clockTime(one.used_at * 1000)}>${one.used_at === null ? "–" : age(one.used_at)}</td>
-              <td class="number">${one.restores === null ? "–" : `${count(one.restores)} times`}</td>
+              <td class="number">${one.restores === null ? "–" : times(one.restores)}</td>
               <td class="number">${one.saved_s === null || one.saved_s <= 0 ? "–" : seconds(one.saved_s)}</td>
               ${areWordsShown && html`<td class="why" dir="auto">${one.words}</td>`}
             </tr>`)}
@@ -129,6 +129,9 @@ function Table({ cache, areWordsShown }) {
       </table>
     </div>`;
 }
+
+/** @param {number} number */
+const times = (number) => (number === 0 ? "never" : number === 1 ? "once" : `${count(number)} times`);
 
 /** @param {number} at seconds since 1970 */
 function age(at) {

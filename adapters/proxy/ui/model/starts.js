@@ -60,11 +60,11 @@ function Entry({ start, isNewest, show, choose }) {
     <details class="start-of" data-outcome=${start.outcome} open=${isOpen} onToggle=${(/** @type {any} */ event) => setOpen(event.target.open)}>
       <summary><span class="time">${clockTime(start.at * 1000)}</span> <span class=${kind}>${fate(start)}</span></summary>
       ${isOpen && html`
-        <p class="quiet">Start ${start.number}. Cause: ${CAUSES[start.swap_cause] ?? words(start.swap_cause || start.cause)}${start.request_id && html` <code>${start.request_id}</code>`}</p>
-        <p class="buttons">
+        <div class="start-head">
+        <span class="quiet">Start ${start.number}. Cause: ${CAUSES[start.swap_cause] ?? words(start.swap_cause || start.cause)}${start.request_id && html` <code>${start.request_id}</code>`}</span>
           ${start.swap_id && html`<button type="button" aria-label=${`Swap of start ${start.number}`} onClick=${() => show(start.swap_id)}>Swap</button>`}
           ${start.log_bytes !== null && html`<button type="button" aria-label=${`Log of start ${start.number}`} onClick=${() => choose(start.id)}>Log</button>`}
-        </p>
+        </div>
         <${Transitions} start=${start} />`}
     </details>`;
 }

@@ -52,15 +52,17 @@ export default function Model() {
       <div class="title">
         <h1 id="model-title" dir="auto">${row.name || row.id}</h1>
         <span class="badge">${stateText(row)}</span>
-        <p id="model-facts" class="quiet">${facts.filter(Boolean).join(" · ")}</p>
-        <${Facts} row=${row} />
+        <p class="quiet"><${Facts} row=${row} /></p>
         <div class="buttons"><${LoadButtons} row=${row} /></div>
+      </div>
+      <p class="description" dir="auto">${row.description}</p>
+      <div class="model-facts">
+        <p id="model-facts" class="quiet">${facts.filter(Boolean).join(" · ")}</p>
         ${row.state === "ready" &&
         html`<a id="model-open" target="_blank" rel="noreferrer" href=${`${ROOT}/upstream/${encodeURIComponent(row.id)}/`}>Open its own page</a>`}
         <a href=${address("playground", { model: row.id })}>Chat</a>
         <a id="model-close" href=${address("models")}>All models</a>
       </div>
-      <p class="description" dir="auto">${row.description}</p>
       <p class="trouble">${trouble(row)}</p>
       <section class="card" aria-labelledby="chart-title">
         <h2 id="chart-title">Life</h2>
