@@ -15,7 +15,10 @@ import re
 import secrets
 import shutil
 import stat
-from collections.abc import Iterable
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..system.private_files import UnsafeFileError, make_folder, open_file, restrict_file
@@ -104,10 +107,16 @@ class SlotFiles:
         folder: Folder in which the server saves, under its name on this host; locked by us.
         prefix: Prefix of the file names.
         disk: Folder of the copies; None means that *folder* is on a disk itself.
+        evicts: If memory is full, files with a copy are removed from it, the oldest first.
     """
 
-    def __init__(self, folder: Path, prefix: str, disk: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, prefix: str, disk: Path | None = None, *, evicts: bool = False
+    ) -> None:
         self.folder, self._prefix, self.disk = folder, prefix, disk
+        self._evicts = evicts and disk is not None
+        self._held = Counter[str]()
+        self._lock = threading.Lock()  # saves and restores run in threads
 
     def path(self, name: str) -> Path:
         """Return the path at which the server reads and writes file *name*."""
@@ -130,7 +139,7 @@ class SlotFiles:
             if _is_named_by_us(folder):  # it may have been deleted together with the state folder
                 with contextlib.suppress(OSError):  # reported below
                     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _check_room(folder, expected_bytes)
+            self._check_room(folder, expected_bytes)
         try:
             os.close(_create(self.folder / name))
         except OSError as error:
@@ -159,8 +168,43 @@ class SlotFiles:
 
     def _fetch(self, name: str) -> None:
         if self.disk is not None and self.size(name) < 0 <= _size(self.disk / name):
-            _check_room(self.folder, _size(self.disk / name))
+            self._check_room(self.folder, _size(self.disk / name))
             _copy(self.disk / name, self.folder / name)
+
+    @contextlib.contextmanager
+    def held(self, name: str) -> Iterator[None]:
+        """Keep file *name* in memory for the duration of the block, once it is there."""
+        with self._lock:
+            self._held[name] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._held[name] -= 1
+
+    def _check_room(self, folder: Path, wanted: int) -> None:
+        if self._evicts and folder == self.folder:
+            self._evict(wanted)
+        _check_room(folder, wanted)
+
+    def _evict(self, wanted: int) -> None:
+        """Remove files from memory that the disk has too, until *wanted* bytes fit."""
+        with self._lock:
+            for path in sorted(self.folder.glob(f"{self._prefix}-*.kv"), key=_used_ns):
+                if not _lack_of_room(self.folder, wanted):
+                    return
+                if not self._held[path.name] and self._has_copy(path.name):
+                    with contextlib.suppress(OSError):  # it counts as used still
+                        path.unlink()
+
+    def _has_copy(self, name: str) -> bool:
+        return self.disk is not None and 0 <= self.size(name) == _size(self.disk / name)
+
+    def note_use(self, name: str) -> None:
+        """Note that file *name* was restored; among files in memory, it is removed last."""
+        with contextlib.suppress(OSError):
+            path = self.folder / name
+            os.utime(path, ns=(time.time_ns(), path.stat().st_mtime_ns))
 
     def persist(self, name: str) -> None:
         """Copy file *name* to the disk, unless the copy exists.
@@ -168,7 +212,7 @@ class SlotFiles:
         Raises:
             KvStoreError: The disk is full or read-only.
         """
-        if self.disk is None or self.size(name) == _size(self.disk / name):
+        if self.disk is None or self._has_copy(name):
             return
         try:
             _copy(self.folder / name, self.disk / name)
@@ -224,6 +268,14 @@ def _size(path: Path) -> int:
     return about.st_size if stat.S_ISREG(about.st_mode) else -1
 
 
+def _used_ns(path: Path) -> int:
+    try:
+        about = path.lstat()
+    except OSError:
+        return 0
+    return max(about.st_atime_ns, about.st_mtime_ns)
+
+
 def _digest(path: Path) -> str:
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
     with os.fdopen(os.open(path, flags), "rb", buffering=0) as file:
@@ -237,16 +289,20 @@ def _create(path: Path) -> int:
 
 
 def _check_room(folder: Path, wanted: int) -> None:
+    if flaw := _lack_of_room(folder, wanted):
+        raise KvStoreError(flaw)
+
+
+def _lack_of_room(folder: Path, wanted: int) -> str:
     try:
         about = os.statvfs(folder)
     except OSError as error:
-        raise KvStoreError(f"{folder} cannot be read: {error.strerror}") from error
+        return f"{folder} cannot be read: {error.strerror}"
     free = about.f_bavail * about.f_frsize
     spare = min(_SPARE_BYTES, about.f_blocks * about.f_frsize // _SPARE_SHARE)
     if free < wanted + spare:
-        raise KvStoreError(
-            f"{folder} has {free >> 20} MiB left, and {(wanted + spare) >> 20} MiB are needed"
-        )
+        return f"{folder} has {free >> 20} MiB left, and {(wanted + spare) >> 20} MiB are needed"
+    return ""
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -71,12 +71,17 @@ class ModelCache:
             "saved_bytes_total": 0, "restored_tokens_total": 0, "reused_tokens_total": 0,
         }  # fmt: skip
         self.library = None if conversations is None else LibrarySession(
-            self.state, conversations, tasks, is_idle, self._add
+            self.state, conversations, tasks, is_idle, self._add, self._restored
         )  # fmt: skip
         self._last: dict[str, float | None] = {"last_save_ms": None, "last_restore_ms": None}
 
     def _add(self, name: str, number: int) -> None:
         self._counts[name] += number
+
+    def _restored(self, tokens: int, ms: float) -> None:
+        self._last["last_restore_ms"] = ms
+        known = self.state.record(self.state.run.fingerprint)
+        self.on_restored(tokens, ms, known.gain_ms(tokens))
 
     # ---- the life of a process
     def enforce(self, settings: KvSettings) -> None:
@@ -117,12 +122,10 @@ class ModelCache:
         entries = self.state.run.restored.values()
         if entries:
             tokens, ms = sum(entry.tokens for entry in entries), _ms_since(began)
-            self._last["last_restore_ms"] = ms
             self._counts["restores"] += len(entries)
             self._counts["restored_tokens_total"] += tokens
             self.state.tell(f"restored {tokens} tokens into {len(entries)} slots in {ms:g} ms")
-            known = self.state.record(self.state.run.fingerprint)
-            self.on_restored(tokens, ms, known.gain_ms(tokens))
+            self._restored(tokens, ms)
         if server is not None and launch.settings.has_checkpoints:
             self._begin_checkpoints(endpoint, launch, server)
 

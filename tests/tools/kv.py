@@ -17,8 +17,9 @@ from anyio import to_thread
 
 from swapchart.adapters.kv.effectiveness import cache_usage
 from swapchart.adapters.kv.files import FolderLock, KvStoreError, prefix_of
-from swapchart.adapters.kv.manager import KvManager, Place
+from swapchart.adapters.kv.manager import KvManager
 from swapchart.adapters.kv.manifest import ModelStore
+from swapchart.adapters.kv.model_cache import ModelCache
 from swapchart.adapters.kv.settings import KvSettings
 from swapchart.runtime import CallAction, Command, Exit, HookContext, ServiceSpec, Transition
 
@@ -147,11 +148,17 @@ class Kept:
                 await life.restore()
             yield life
 
+    def cache(self) -> ModelCache:
+        """Return the cache of the model."""
+        place = self.keeper.place(self.plain(), self._settings)
+        assert place is not None
+        model = self.keeper.open(NAME, place)
+        assert model is not None
+        return model
+
     async def settled(self) -> None:
         """Wait until the last save has been written down."""
-        model = self.keeper.open(NAME, Place(self.folder))
-        assert model is not None
-        await model.settled()
+        await self.cache().settled()
 
     def facts(self) -> dict[str, Any]:
         facts = self.keeper.facts(NAME)

@@ -29,7 +29,7 @@ from .conversation import Conversation
 from .library import Library
 from .requests import SlotRequest, runs_in_slots, slot_request, with_slot
 from .table import Choice, SlotState, choose_slot, tokens_of_blocks
-from .transfers import Counter, SlotTransfers, Transfer
+from .transfers import Counter, Restored, SlotTransfers, Transfer
 
 log = logging.getLogger(__name__)
 
@@ -50,18 +50,20 @@ class Director:
         pace: Limits of background saves.
         tasks: Task group for work that continues after a request.
         count: (name, number) -> None; adds to a counter of the model.
+        note_restored: (tokens, ms) -> None; called after each restore.
     """
 
     def __init__(
         self, state: ModelState, library: Library, launch: LaunchContext, server: Server,
         backend: KvBackend, is_idle: Callable[[], bool], pace: Pace, tasks: Fence, count: Counter,
+        note_restored: Restored,
     ) -> None:  # fmt: skip
         self._state, self._library, self._launch, self._server = state, library, launch, server
         self._backend, self._pace, self._tasks, self._count = backend, pace, tasks, count
         self._idle = IdleTime(is_idle)
         self.slots = [SlotState(number=number) for number in range(server.slots)]
         self._transfers = SlotTransfers(
-            state, library, launch, server, backend, pace, tasks, count
+            state, library, launch, server, backend, pace, tasks, count, note_restored
         )  # fmt: skip
         self._abandoned: set[int] = set()
         self._uses = 0

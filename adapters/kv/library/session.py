@@ -20,6 +20,7 @@ from .conversation import Conversation
 from .director import Director
 from .library import Library
 from .store import ConversationStore
+from .transfers import Counter, Restored
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +39,7 @@ class LibrarySession:
         tasks: Task group for work that continues after a request or a hook.
         is_idle: Returns True if no request is in flight or queued for the model.
         count: (name, number) -> None; adds to a counter of the model.
+        note_restored: (tokens, ms) -> None; called after each restore.
 
     Attributes:
         director: Director of the slots of the running process; None without a library.
@@ -45,10 +47,10 @@ class LibrarySession:
 
     def __init__(
         self, state: ModelState, store: ConversationStore, tasks: Fence,
-        is_idle: Callable[[], bool], count: Callable[[str, int], None],
+        is_idle: Callable[[], bool], count: Counter, note_restored: Restored,
     ) -> None:  # fmt: skip
         self._state, self._store, self._tasks = state, store, tasks
-        self._is_idle, self._count = is_idle, count
+        self._is_idle, self._count, self._note_restored = is_idle, count, note_restored
         self._library: Library | None = None
         self.director: Director | None = None
 
@@ -74,7 +76,7 @@ class LibrarySession:
         self._state.run.fingerprint = server.key
         self.director = Director(
             self._state, library, launch, server, backend, self._is_idle, pace, self._tasks,
-            self._count,
+            self._count, self._note_restored,
         )  # fmt: skip
         self._tasks.start_soon(self.director.run)
         return True

@@ -42,7 +42,7 @@ class ConversationStore:
     def __init__(self, model: str, folder: Path, disk: Path | None = None) -> None:
         self._model, self._prefix = model, library_prefix(model)
         self._disk = disk or folder
-        self.files = SlotFiles(folder, self._prefix, disk)
+        self.files = SlotFiles(folder, self._prefix, disk, evicts=True)
 
     def read(self) -> list[Conversation]:
         """Return all conversations without changing anything.

@@ -25,6 +25,7 @@ from .library import Library
 from .table import SlotState
 
 Counter: TypeAlias = Callable[[str, int], None]
+Restored: TypeAlias = Callable[[int, float], None]
 _ERRORS = (KvStoreError, SlotError, OSError, TimeoutError)
 
 
@@ -66,13 +67,15 @@ class SlotTransfers:
         pace: Limits of background saves.
         tasks: Task group for descriptions, which are written after a save.
         count: (name, number) -> None; adds to a counter of the model.
+        note_restored: (tokens, ms) -> None; called after each restore.
     """
 
     def __init__(
         self, state: ModelState, library: Library, launch: LaunchContext, server: Server,
-        backend: KvBackend, pace: Pace, tasks: Fence, count: Counter,
+        backend: KvBackend, pace: Pace, tasks: Fence, count: Counter, note_restored: Restored,
     ) -> None:  # fmt: skip
         self._state, self._library, self._server = state, library, server
+        self._note_restored = note_restored
         self._limit_s = launch.settings.timeout_s
         self._min_tokens = launch.settings.min_tokens
         self._backend, self._pace, self._tasks, self._count = backend, pace, tasks, count
@@ -88,7 +91,8 @@ class SlotTransfers:
                     slot.clear()
                     await self._backend.erase(slot.number)
                 if transfer.restored is not None:
-                    transfer.has_restored = await self._restore(slot, transfer.restored)
+                    with self._library.files.held(transfer.restored.file):
+                        transfer.has_restored = await self._restore(slot, transfer.restored)
         except _ERRORS as error:
             self._warn(slot, error)
         finally:
@@ -193,11 +197,13 @@ class SlotTransfers:
         ms = (time.perf_counter() - began) * 1000
         now = library.get(one.file) or one
         await library.update(replace(now, restore_ms=round(ms, 1), is_suspect=False))
+        library.files.note_use(one.file)
         self._state.record(self._server.key).note_restore(one.size, ms)
         slot.chain, slot.tokens, slot.file = Chain(one.hashes, one.tokens), one.tokens, one.file
         slot.words = one.words
         self._count("restores", 1)
         self._count("restored_tokens_total", one.tokens)
+        self._note_restored(one.tokens, round(ms, 1))
         return True
 
     async def _flaw(self, one: Conversation) -> str:

@@ -7,30 +7,21 @@ import os
 import shutil
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
-from anyio import to_thread
-from tools import raw
-from tools.kv import NAME, STORY, Answer, Kept, Life, demo_command, keeping, warnings_of
+from tools.kv import NAME, Kept, demo_command, keeping, warnings_of
+from tools.kv_library import PATH, WORDS, Said, descriptions, director_of, say, text_of, told
 from tools.net import wait_until_async
 
 from swapchart.adapters.kv.library.store import ConversationStore, library_prefix
 from swapchart.adapters.kv.llama_server import LlamaServer
-from swapchart.adapters.kv.manager import Place
 from swapchart.adapters.kv.settings import KvSettings
 from swapchart.adapters.kv.slots import SlotTransfer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
-PATH = "/v1/completions"
 SETTINGS = KvSettings(min_tokens=64, timeout_s=20.0, has_checkpoints=True, library_bytes=10**9)
-WORDS = ("red", "blue", "green", "stone", "river", "tree")
-
-
-def text_of(word: str, repeats: int = 20) -> str:
-    return f"{word} {word} {word} " + STORY * repeats
 
 
 @pytest.fixture
@@ -43,53 +34,6 @@ def command(tmp_path: Path) -> list[str]:
 async def kept(tmp_path: Path, command: list[str]) -> AsyncIterator[Kept]:
     async with keeping(tmp_path / "kv", command, SETTINGS) as kept:
         yield kept
-
-
-class Said:
-    """A response, and how it was served."""
-
-    def __init__(self, value: dict[str, Any], source: str, cost_ms: float) -> None:
-        self.cached, self.read = value["timings"]["cache_n"], value["timings"]["prompt_n"]
-        self.slot, self.source, self.cost_ms = value.get("id_slot"), source, cost_ms
-
-
-async def say(
-    kept: Kept, life: Life, prompt: str, namespace: str = "", path: str = PATH, **more: Any
-) -> Said:
-    """Complete *prompt* as a request through the proxy does."""
-    body = json.dumps({"prompt": prompt, "max_tokens": 2, "temperature": 0, **more}).encode()
-    assigned = await kept.keeper.assign(NAME, path, body, namespace)
-    sent = body if assigned is None else assigned.body
-    port = life.child.port
-    answer = await to_thread.run_sync(
-        lambda: raw.call(port, "POST", path, body=sent, timeout_s=60.0)
-    )
-    record = Answer(NAME, answer.status, [answer.body])
-    found = ("", 0.0) if assigned is None else assigned.finish(record)
-    kept.keeper.note(record)
-    assert answer.status == 200, answer
-    return Said(answer.json(), *found)
-
-
-async def settled(kept: Kept) -> None:
-    model = kept.keeper.open(NAME, Place(kept.folder))
-    assert model is not None
-    await model.settled()
-
-
-def descriptions(kept: Kept) -> list[dict[str, Any]]:
-    paths = kept.folder.glob(f"{library_prefix(NAME)}-*.json")
-    return sorted((json.loads(path.read_text()) for path in paths), key=lambda one: one["words"])
-
-
-async def told(kept: Kept, life: Life, *words: str) -> None:
-    """Say one thing in each conversation, and wait until all are saved."""
-    for word in words:
-        await say(kept, life, text_of(word))
-    await wait_until_async(
-        lambda: kept.facts()["conversations"] >= len(words), what=lambda: str(kept.facts())
-    )
-    await settled(kept)
 
 
 # ---- what it is for
@@ -125,7 +69,7 @@ async def test_continued_conversation_has_one_file(kept: Kept) -> None:
         (before,) = descriptions(kept)
         await say(kept, life, text_of("red", 30))
         await wait_until_async(lambda: kept.facts()["checkpoints"] == 2, what="a checkpoint")
-        await settled(kept)
+        await kept.settled()
         (after,) = descriptions(kept)
 
     assert after["tokens"] > before["tokens"]
@@ -234,7 +178,7 @@ async def test_request_canceled_during_its_restore_frees_the_slot(
             tasks.start_soon(kept.keeper.assign, NAME, PATH, body, "")
             await begun.wait()
             tasks.cancel_scope.cancel()
-        slots = _director(kept).slots
+        slots = director_of(kept).slots
         assert any(slot.is_busy for slot in slots)
         gate.set()
         await wait_until_async(lambda: not any(slot.is_busy for slot in slots), what="free")
@@ -243,13 +187,6 @@ async def test_request_canceled_during_its_restore_frees_the_slot(
     assert said.cached > 300
     assert said.source == "slot"
     assert kept.facts()["failures"] == 0
-
-
-def _director(kept: Kept) -> Any:
-    model = kept.keeper.open(NAME, Place(kept.folder))
-    assert model is not None
-    assert model.library is not None
-    return model.library.director
 
 
 def truncate(path: Path) -> None:
@@ -344,7 +281,7 @@ async def test_server_that_crashes_while_saving_leaves_no_file(kept: Kept) -> No
             lambda: kept.facts()["failures"] > 0 or kept.facts()["conversations"] > 1,
             what="an attempt",
         )
-        await settled(kept)
+        await kept.settled()
 
     assert set(before) <= set(kept.slot_files())
     assert len(kept.slot_files()) == kept.facts()["conversations"]
@@ -406,7 +343,7 @@ async def test_quota_removes_the_least_recently_used(tmp_path: Path, command: li
             lambda: any(one["words"].startswith("tree") for one in descriptions(kept)),
             what="the last one saved",
         )
-        await settled(kept)
+        await kept.settled()
         found = descriptions(kept)
 
     assert sum(one["size"] for one in found) <= 10_000
