@@ -214,8 +214,8 @@ def text_of(load: Load, turns: int) -> list[str]:
         ]
     )  # fmt: skip
     return [
-        f"{CLIENTS} clients on {CLIENTS} slots, {len(load.off)} pairs of runs of {turns} turns with "
-        f"{_WRITTEN} tokens each; conversations begin with 200 tokens and grow by 20.",
+        f"{CLIENTS} clients on {CLIENTS} slots, {len(load.off)} pairs of runs of {turns} turns "
+        f"with {_WRITTEN} tokens each; conversations begin with 200 tokens and grow by 20.",
         table(["", "`kv: off`", "`kv: {library: 8GiB}`", "change", "pairs", "target"], rows),
     ]
 
@@ -228,8 +228,8 @@ def text_of_waits(waits: Waits, tokens: int) -> list[str]:
     ]
     added = percentile(waits.met, 0.99) - median(waits.alone)
     return [
-        f"{len(waits.met)} requests of one token in one of two slots, sent when a save of the other "
-        f"one has begun, a conversation of {tokens} tokens, and as many without a save.",
+        f"{len(waits.met)} requests of one token in one of two slots, sent when a save of the "
+        f"other one has begun, a conversation of {tokens} tokens, and as many without a save.",
         table(["ms to the first token", "median", "p99", "longest"], rows),
         f"The wait for a save is {added:.0f} ms at p99; the target is 50 ms.",
     ]

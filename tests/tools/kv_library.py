@@ -8,12 +8,14 @@ from typing import Any
 from anyio import to_thread
 
 from swapchart.adapters.kv.library.store import library_prefix
+from swapchart.adapters.kv.settings import KvSettings
 
 from . import raw
 from .kv import NAME, STORY, Answer, Kept, Life
 from .net import wait_until_async
 
 PATH = "/v1/completions"
+SETTINGS = KvSettings(min_tokens=64, timeout_s=20.0, has_checkpoints=True, library_bytes=10**9)
 WORDS = ("red", "blue", "green", "stone", "river", "tree")
 
 

@@ -9,6 +9,7 @@ from ....dataclass import dataclass
 from ..effectiveness import CacheUsage
 from .chain import Chain
 from .conversation import Conversation
+from .requests import SlotRequest
 from .table import SlotState
 
 CacheSource: TypeAlias = Literal["", "slot", "library", "server"]
@@ -25,7 +26,9 @@ class Assignment:
 
     Attributes:
         body: Body to forward.
-        chain: Identity of its prompt.
+        request: The request.
+        chain: Identity of its prompt; None if it is not known yet.
+        openings: What it begins with; see `openings_of`.
         namespace: Namespace of its conversation.
         words: Beginning of its conversation.
         slot: Its slot; None if the server chooses one.
@@ -40,7 +43,9 @@ class Assignment:
     """
 
     body: bytes
-    chain: Chain
+    request: SlotRequest
+    chain: Chain | None
+    openings: frozenset[int]
     namespace: str
     words: str
     on_end: Callable[[Assignment, Outcome, CacheUsage | None], None]
@@ -52,6 +57,11 @@ class Assignment:
     restored: Conversation | None = None
     restore_ms: float = 0.0
     source: CacheSource = ""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of its prompt; estimated while they are unknown."""
+        return self.request.size // 4 if self.chain is None else self.chain.tokens
 
     def finish(self, outcome: Outcome, seen: CacheUsage | None) -> None:
         """Note the end of the request, with the cache usage that its response reports."""

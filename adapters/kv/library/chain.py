@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -23,8 +23,9 @@ _BLOCK_BYTES = 256  # of a text whose tokens are unknown: four bytes are about o
 _HASH_BYTES = 8
 
 #: Parts of a request that a template renders before or after its messages, in their order.
-_PARTS = ("tools", "system", "instructions", "chat_template_kwargs")
-_LISTS = ("messages", "input", "prompt")
+PARTS = ("tools", "system", "instructions", "chat_template_kwargs")
+LISTS = ("messages", "input", "prompt")
+"""Parts that grow with each turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +60,8 @@ def chain_of_text(namespace: str, body: Mapping[str, Any]) -> Chain:
 
     A request that continues a conversation has the JSON of the earlier one as its prefix.
     """
-    pieces = [_json(body[name]) for name in _PARTS if body.get(name)]
-    for name in _LISTS:
+    pieces = [_json(body[name]) for name in PARTS if body.get(name)]
+    for name in LISTS:
         value = body.get(name)
         pieces += map(_json, value) if isinstance(value, list) else [_json(value)] if value else []
     data = "\n".join(pieces).encode("utf-8", "surrogatepass")
@@ -93,18 +94,29 @@ def _json(value: object) -> str:
 
 def first_words(body: Mapping[str, Any], limit: int = 80) -> str:
     """Return the beginning of the first text of a user; at most *limit* characters."""
-    for name in _LISTS:
+    text = next(_texts(body, {"user"}), "")
+    return " ".join(text[: 4 * limit].split())[:limit]
+
+
+def first_text(body: Mapping[str, Any]) -> str:
+    """Return the first text of a request, of any role; empty without one."""
+    return next(_texts(body, None), "")
+
+
+def _texts(body: Mapping[str, Any], roles: Container[str] | None) -> Iterator[str]:
+    for name in LISTS:
         value = body.get(name)
         if isinstance(value, str) and value:
-            return _shortened(value, limit)
-        for text in _user_texts(value) if isinstance(value, list) else ():
-            return _shortened(text, limit)
-    return ""
+            yield value
+        if isinstance(value, list):
+            yield from _message_texts(value, roles)
 
 
-def _user_texts(messages: Iterable[object]) -> Iterable[str]:
+def _message_texts(messages: Iterable[object], roles: Container[str] | None) -> Iterator[str]:
     for message in messages:
-        if not isinstance(message, dict) or message.get("role", "user") != "user":
+        if not isinstance(message, dict):
+            continue
+        if roles is not None and message.get("role", "user") not in roles:
             continue
         content = message.get("content")
         if isinstance(content, str):
@@ -112,7 +124,3 @@ def _user_texts(messages: Iterable[object]) -> Iterable[str]:
         for part in content if isinstance(content, list) else ():
             if isinstance(part, dict) and isinstance(part.get("text"), str):
                 yield part["text"]
-
-
-def _shortened(text: str, limit: int) -> str:
-    return " ".join(text[: 4 * limit].split())[:limit]

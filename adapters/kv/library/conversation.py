@@ -13,6 +13,7 @@ from ....dataclass import dataclass
 VERSION = 1
 _LARGEST = 1e15
 _WORST_MISSES = 2
+_MOST_OPENINGS = 8
 
 
 class DescriptionError(ValueError):
@@ -44,6 +45,7 @@ class Conversation:
         misses: Number of restores in a row that were of no use.
         is_suspect: A restore of it began and did not end; it may have crashed the server.
         words: Beginning of the first text of its user.
+        openings: Hashes of what its prompt begins with; see `openings_of`.
     """
 
     file: str
@@ -62,6 +64,7 @@ class Conversation:
     misses: int = 0
     is_suspect: bool = False
     words: str = ""
+    openings: Sequence[int] = (0,)
 
     @property
     def is_useless(self) -> bool:
@@ -79,7 +82,8 @@ class Conversation:
         """Return it as JSON."""
         value = {name: getattr(self, name) for name in _TYPES}
         data = array("Q", self.hashes).tobytes().hex()
-        return json.dumps({"version": VERSION, **value, "hashes": data})
+        more = {"hashes": data, "openings": list(self.openings)}
+        return json.dumps({"version": VERSION, **value, **more})
 
     @staticmethod
     def parse(text: str) -> Conversation:
@@ -119,4 +123,8 @@ def _conversation(value: dict[str, Any]) -> Conversation:
             raise ValueError(f"{name}: expected a number up to {_LARGEST:g}")
     hashes = array("Q")
     hashes.frombytes(bytes.fromhex(value["hashes"]))
-    return Conversation(hashes=hashes, **{name: value[name] for name in _TYPES})
+    openings = tuple(value.get("openings", (0,)))
+    if not all(type(one) is int and 0 <= one < 1 << 64 for one in openings[:_MOST_OPENINGS]):
+        raise ValueError(f"openings: expected numbers, got {openings!r:.40}")
+    values = {name: value[name] for name in _TYPES}
+    return Conversation(hashes=hashes, openings=openings[:_MOST_OPENINGS], **values)

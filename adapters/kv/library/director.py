@@ -24,16 +24,18 @@ from ..server import LaunchContext, Server
 from ..slots import SlotError
 from ..state import ModelState
 from .assignment import Assignment, Outcome
-from .chain import NO_CHAIN, Chain, chain_of_text, chain_of_tokens, common_blocks, first_words
+from .chain import NO_CHAIN, first_words
 from .conversation import Conversation
+from .identity import may_begin_alike, openings_of
 from .library import Library
-from .requests import SlotRequest, runs_in_slots, slot_request, with_slot
-from .table import Choice, SlotState, choose_slot, tokens_of_blocks
+from .ram_cache import RamCache
+from .requests import runs_in_slots, slot_request, with_slot
+from .table import Choice, SlotState, choose_at_once, choose_slot, tokens_of_blocks
 from .transfers import Counter, Restored, SlotTransfers, Transfer
 
 log = logging.getLogger(__name__)
 
-_PLACED = 64  # conversations that the server has placed or moved, and may have in RAM
+_PLACED = 64  # requests that the server has placed
 _FEWEST_TOKENS = 64  # of the cache that a source is named for
 
 
@@ -70,8 +72,8 @@ class Director:
         self._freed = anyio.Event()
         self._is_unsure = False
         self._is_over = False
-        self._placed: deque[tuple[Chain, int, str]] = deque(maxlen=_PLACED)
-        self._in_ram: deque[Chain] = deque(maxlen=_PLACED)
+        self._placed: deque[tuple[Assignment, int]] = deque(maxlen=_PLACED)
+        self._in_ram = RamCache()
 
     # ---- requests
     async def assign(self, path: str, body: bytes | None, namespace: str) -> Assignment | None:
@@ -86,21 +88,16 @@ class Director:
         if request is None or body is None or self._is_over or self._is_useless:
             self._is_unsure = self._is_unsure or runs_in_slots(path)
             return None
-        chain = await self._chain(request, namespace) if request.uses_cache else NO_CHAIN
         own = None if request.own_slot is None else request.own_slot % len(self.slots)
+        found = Assignment(
+            body=body, request=request, chain=None if request.uses_cache else NO_CHAIN,
+            openings=openings_of(namespace, request.body), namespace=namespace,
+            words=first_words(request.body), on_end=self._on_end, is_cached=request.uses_cache,
+        )  # fmt: skip
         if self._is_unsure:
             await self._look()
-        while not (idle := self._idle_slots(own)):
-            freed = self._freed
-            await freed.wait()
-        stored, blocks = self._library.find(chain.hashes)
-        choice = choose_slot(idle, chain.hashes, blocks)
-        found = Assignment(
-            body=body, chain=chain, namespace=namespace, words=first_words(request.body),
-            on_end=self._on_end, is_cached=request.uses_cache,
-        )  # fmt: skip
-        if own is None and self._blocks_in_ram(chain) > max(choice.blocks, blocks):
-            found.blocks = self._blocks_in_ram(chain)
+        choice, stored = await self._choose(found, own)
+        if choice is None:
             return found  # the server places it
         slot = found.slot = choice.slot
         slot.is_busy = True
@@ -113,6 +110,42 @@ class Director:
             found.body = with_slot(body, slot.number)
         return found
 
+    async def _choose(
+        self, found: Assignment, own: int | None
+    ) -> tuple[Choice | None, Conversation | None]:
+        """Return the slot of a request, and the stored conversation that is like it.
+
+        It does not wait after it has chosen, so the slot is idle. Its choice is None if the server
+        has more of the conversation in its cache in RAM.
+        """
+        while True:
+            while not (idle := self._idle_slots(own)):
+                freed = self._freed
+                await freed.wait()
+            if found.chain is not None:
+                break
+            choice = self._choose_at_once(found, idle)
+            if choice is not None:
+                return choice, None
+            for slot in idle:
+                if slot.is_stale and may_begin_alike(slot.openings, found.openings):
+                    await self._transfers.refresh(slot)
+            found.chain = await self._transfers.identity.chain(found.request, found.namespace)
+        hashes = found.chain.hashes
+        stored, blocks = self._library.find(hashes)
+        chosen = choose_slot(idle, hashes, blocks)
+        in_ram = 0 if own is not None else self._in_ram.blocks(found.chain)
+        if in_ram > max(chosen.blocks, blocks):
+            found.blocks = in_ram
+            return None, None
+        return chosen, stored
+
+    def _choose_at_once(self, found: Assignment, idle: Sequence[SlotState]) -> Choice | None:
+        is_placed_here = found.request.can_choose and not (self._in_ram or self._placed)
+        if not is_placed_here or self._library.may_know(found.openings):
+            return None
+        return choose_at_once(idle, found.request, found.namespace, found.openings)
+
     @property
     def _is_useless(self) -> bool:
         return self._state.record(self._server.key).verdict == "no-op"
@@ -120,18 +153,6 @@ class Director:
     def _idle_slots(self, own: int | None) -> list[SlotState]:
         slots = self.slots if own is None else [self.slots[own]]
         return [slot for slot in slots if not slot.is_busy]
-
-    def _blocks_in_ram(self, chain: Chain) -> int:
-        return max((common_blocks(one.hashes, chain.hashes) for one in self._in_ram), default=0)
-
-    async def _chain(self, request: SlotRequest, namespace: str) -> Chain:
-        try:
-            tokens = await self._backend.prompt_tokens(request.path, request.body)
-        except OSError:
-            tokens = None
-        if tokens is None:
-            return chain_of_text(namespace, request.body)
-        return chain_of_tokens(namespace, tokens)
 
     # ---- transfers
     async def _prepare(
@@ -178,7 +199,7 @@ class Director:
         if slot is None or not found.is_placed:
             self._is_unsure = True
             total = 0 if seen is None else seen.cached + seen.read + seen.written
-            self._placed.append((found.chain, total, found.namespace))
+            self._placed.append((found, total))
         elif outcome in ("complete", "partial") and found.is_cached:
             self._fill(slot, found, seen)
         elif outcome != "rejected" or not found.is_cached:
@@ -195,13 +216,22 @@ class Director:
     def _fill(self, slot: SlotState, found: Assignment, seen: CacheUsage | None) -> None:
         kept = slot.unsaved if found.continues and found.restored is None else 0
         if seen is None:
-            slot.tokens = slot.unsaved = found.chain.tokens
+            slot.tokens = slot.unsaved = found.prompt_tokens
         else:
             slot.tokens = seen.cached + seen.read + seen.written
             lost = 0 if slot.file else seen.cached  # reused, and in no file
             slot.unsaved = min(kept + seen.read + seen.written + lost, slot.tokens)
-        slot.chain, slot.namespace, slot.words = found.chain, found.namespace, found.words
+        self._describe(slot, found)
         slot.task = None
+
+    def _describe(self, slot: SlotState, found: Assignment) -> None:
+        """Note that the conversation of *found* is in *slot*."""
+        slot.request, slot.is_stale = found.request, found.chain is None
+        if found.chain is not None:
+            slot.chain = found.chain
+        elif not found.continues:
+            slot.chain = NO_CHAIN
+        slot.openings, slot.namespace, slot.words = found.openings, found.namespace, found.words
 
     def _learn(self, found: Assignment, seen: CacheUsage) -> None:
         """Compare the tokens that were reused with those that were expected."""
@@ -216,11 +246,8 @@ class Director:
             record.hits += 2 * seen.cached >= wanted
             record.failures += 10 * seen.cached < wanted
             self._count("reused_tokens_total", seen.cached)
-        if found.slot is None and 2 * seen.cached < wanted:  # it is not in RAM any more
-            known_chains = [
-                c for c in self._in_ram if not common_blocks(c.hashes, found.chain.hashes)
-            ]
-            self._in_ram = deque(known_chains, maxlen=_PLACED)
+        if found.slot is None and found.chain is not None and 2 * seen.cached < wanted:
+            self._in_ram.forget(found.chain)
         if seen.cached < _FEWEST_TOKENS:
             found.source = ""
         elif one is not None and 2 * seen.cached >= wanted:
@@ -257,14 +284,13 @@ class Director:
             prompt = min(slot.chain.tokens, slot.tokens) - 1
             if is_same and slot.tokens and prompt <= now.tokens <= slot.tokens + 2:
                 continue
-            if slot.chain.hashes:
-                self._in_ram.append(slot.chain)
+            self._in_ram.add(slot.chain)
             slot.clear()
             for placed in list(self._placed):
-                chain, total, namespace = placed
-                if total and min(chain.tokens, total) - 1 <= now.tokens <= total + 2:
-                    slot.chain, slot.tokens, slot.unsaved = chain, now.tokens, now.tokens
-                    slot.namespace = namespace
+                found, total = placed
+                if total and min(found.prompt_tokens, total) - 1 <= now.tokens <= total + 2:
+                    self._describe(slot, found)
+                    slot.tokens = slot.unsaved = now.tokens
                     self._uses += 1
                     slot.used = self._uses
                     self._placed.remove(placed)

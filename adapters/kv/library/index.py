@@ -6,10 +6,12 @@ hashes of a request: about ten look-ups for 100,000 tokens, however many convers
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 
 from .conversation import Conversation
+from .identity import ANY_OPENING
 
 _COMPARED = 64  # conversations with the same longest prefix, of which the last used one is taken
 
@@ -21,6 +23,7 @@ class Index:
         self._by_file: dict[str, Conversation] = {}
         # Hash -> the file with it, or all of them: most hashes have one.
         self._by_hash: dict[int, str | dict[str, None]] = {}
+        self._openings = Counter[int]()
 
     def __len__(self) -> int:
         return len(self._by_file)
@@ -37,6 +40,8 @@ class Index:
         file = conversation.file
         is_new = file not in self._by_file
         self._by_file[file] = conversation
+        if is_new:
+            self._openings.update(conversation.openings)
         for key in conversation.hashes if is_new else ():
             known = self._by_hash.get(key)
             if known is None:
@@ -49,6 +54,10 @@ class Index:
     def remove(self, file: str) -> None:
         """Remove the conversation in *file*; a no-op if there is none."""
         gone = self._by_file.pop(file, None)
+        for opening in () if gone is None else gone.openings:
+            self._openings[opening] -= 1
+            if not self._openings[opening]:
+                del self._openings[opening]
         for key in () if gone is None else gone.hashes:
             known = self._by_hash.get(key)
             if isinstance(known, dict):
@@ -57,6 +66,11 @@ class Index:
                     del self._by_hash[key]
             elif known == file:
                 del self._by_hash[key]
+
+    def may_know(self, openings: Iterable[int]) -> bool:
+        """Return True if a stored conversation may begin like a request with *openings*."""
+        known = self._openings
+        return ANY_OPENING in known or any(opening in known for opening in openings)
 
     def longest(self, hashes: Sequence[int]) -> tuple[Conversation | None, int]:
         """Return the conversation with the longest common prefix, and its number of blocks.

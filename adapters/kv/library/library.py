@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import anyio
 
+from ....runtime.fence import Fence
 from ...system import threads
+from ..checksums import Checksums
 from ..files import KvStoreError
 from ..settings import KvSettings
 from ..state import ModelState
@@ -29,15 +31,21 @@ class Library:
     Args:
         state: State of the model's cache.
         store: Its files.
+        settings: Settings in force.
+        tasks: Task group for checksums.
 
     Attributes:
         files: Files of the saved slots.
+        digests: Their checksums.
         settings: Settings in force.
     """
 
-    def __init__(self, state: ModelState, store: ConversationStore, settings: KvSettings) -> None:
+    def __init__(
+        self, state: ModelState, store: ConversationStore, settings: KvSettings, tasks: Fence
+    ) -> None:
         self._state, self._store = state, store
         self.files, self.settings = store.files, settings
+        self.digests = Checksums(store.files, tasks)
         self._all: dict[str, Conversation] = {}
         self._index, self._fingerprint = Index(), ""
         self._is_open = False
@@ -84,6 +92,10 @@ class Library:
         """Return the conversation with the longest common prefix, and its number of blocks."""
         return self._index.longest(hashes)
 
+    def may_know(self, openings: Iterable[int]) -> bool:
+        """Return True if a conversation may begin like a request with *openings*."""
+        return self._index.may_know(openings)
+
     def get(self, file: str) -> Conversation | None:
         """Return the conversation in *file*, or None."""
         return self._all.get(file)
@@ -121,7 +133,7 @@ class Library:
             self._written.set()
 
     async def _describe(self, one: Conversation) -> None:
-        digest = await self._state.digests.of(one.file)
+        digest = await self.digests.of(one.file)
         await threads.run(self.files.persist, one.file)
         await threads.run(self.files.sync, one.file)
         if one.file in self._all:
@@ -148,7 +160,7 @@ class Library:
         for file in files:
             self._all.pop(file, None)
             self._index.remove(file)
-            self._state.digests.forget(file)
+            self.digests.forget(file)
         if files:
             await threads.run(self._store.remove, files)
 

@@ -28,6 +28,7 @@ class SlotRequest:
         can_choose: The server respects ``id_slot`` in it.
         own_slot: ``id_slot`` of the client; None without one.
         uses_cache: False with ``cache_prompt: false``.
+        size: Length of its body as it was sent; bytes.
     """
 
     path: str
@@ -35,6 +36,7 @@ class SlotRequest:
     can_choose: bool
     own_slot: int | None
     uses_cache: bool
+    size: int
 
 
 def slot_request(path: str, body: bytes) -> SlotRequest | None:
@@ -57,6 +59,7 @@ def slot_request(path: str, body: bytes) -> SlotRequest | None:
     return SlotRequest(
         path=path, body=value, can_choose=can_choose and (is_own or own is None),
         own_slot=own if is_own else None, uses_cache=value.get("cache_prompt", True) is not False,
+        size=len(body),
     )  # fmt: skip
 
 

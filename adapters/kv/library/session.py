@@ -64,7 +64,9 @@ class LibrarySession:
         if not launch.facts.has_own_slots:
             self._state.warn_once("unified", _UNIFIED)
             return False
-        library = self._library = self._library or Library(self._state, self._store, settings)
+        library = self._library = self._library or Library(
+            self._state, self._store, settings, self._tasks
+        )
         library.settings = settings
         try:
             await library.open(server.key)

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from ....dataclass import dataclass
 from .chain import BLOCK_TOKENS, NO_CHAIN, Chain, common_blocks
+from .identity import continues, may_begin_alike
+from .requests import SlotRequest
 
 _SHARED_BLOCKS = 4  # a shorter beginning that conversations share is not worth taking a slot for
 
@@ -17,6 +19,9 @@ class SlotState:
     Attributes:
         number: Number of the slot, from 0.
         chain: Prompt of its last request.
+        request: Its last request; None after a restore.
+        is_stale: The chain is that of an earlier request, or of none.
+        openings: What its conversation begins with; see `openings_of`.
         tokens: Tokens in its cache; 0 if it is empty.
         unsaved: Tokens among them that no file has.
         file: File of an earlier state of its conversation, or "".
@@ -29,6 +34,9 @@ class SlotState:
 
     number: int
     chain: Chain = NO_CHAIN
+    request: SlotRequest | None = None
+    is_stale: bool = False
+    openings: frozenset[int] = frozenset()
     tokens: int = 0
     unsaved: int = 0
     file: str = ""
@@ -42,6 +50,7 @@ class SlotState:
         """Note that the slot is empty, or that its contents are unknown."""
         self.chain, self.tokens, self.unsaved, self.file = NO_CHAIN, 0, 0, ""
         self.namespace = self.words = ""
+        self.request, self.is_stale, self.openings = None, False, frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +100,28 @@ def choose_slot(
         slot=victim, blocks=stored if restores else matches[victim.number], restores=restores,
         continues=continues,
     )  # fmt: skip
+
+
+def choose_at_once(
+    slots: Sequence[SlotState], request: SlotRequest, namespace: str, openings: Iterable[int]
+) -> Choice | None:
+    """Choose the slot of a request whose tokens are unknown; None if they are needed.
+
+    Args:
+        slots: Idle slots; at least one.
+        request: The request.
+        namespace: Namespace of its API key.
+        openings: What it begins with.
+    """
+    for slot in slots:
+        if slot.request is None or slot.namespace != namespace:
+            continue
+        if continues(request, slot.request):
+            blocks = slot.tokens // BLOCK_TOKENS
+            return Choice(slot=slot, blocks=blocks, restores=False, continues=True)
+    if any(slot.tokens and may_begin_alike(slot.openings, openings) for slot in slots):
+        return None
+    return choose_slot(slots, (), 0)
 
 
 def _continues(slot: SlotState, match: int) -> bool:

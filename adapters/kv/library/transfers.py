@@ -21,6 +21,7 @@ from ..slots import SlotError
 from ..state import ModelState
 from .chain import Chain
 from .conversation import Conversation
+from .identity import Identity
 from .library import Library
 from .table import SlotState
 
@@ -68,6 +69,9 @@ class SlotTransfers:
         tasks: Task group for descriptions, which are written after a save.
         count: (name, number) -> None; adds to a counter of the model.
         note_restored: (tokens, ms) -> None; called after each restore.
+
+    Attributes:
+        identity: Renders and tokenizes prompts.
     """
 
     def __init__(
@@ -75,7 +79,7 @@ class SlotTransfers:
         backend: KvBackend, pace: Pace, tasks: Fence, count: Counter, note_restored: Restored,
     ) -> None:  # fmt: skip
         self._state, self._library, self._server = state, library, server
-        self._note_restored = note_restored
+        self.identity, self._note_restored = Identity(backend), note_restored
         self._limit_s = launch.settings.timeout_s
         self._min_tokens = launch.settings.min_tokens
         self._backend, self._pace, self._tasks, self._count = backend, pace, tasks, count
@@ -119,7 +123,7 @@ class SlotTransfers:
 
     def is_due(self, slot: SlotState) -> bool:
         """Return True if *slot* has grown enough to be saved."""
-        if not slot.chain.hashes:
+        if not (slot.chain.hashes or slot.is_stale):
             return False
         return is_due(
             slot.tokens, slot.unsaved, self._state.record(self._server.key),
@@ -127,14 +131,27 @@ class SlotTransfers:
             budget_share=self._pace.budget.share(time.monotonic()), min_tokens=self._min_tokens,
         )  # fmt: skip
 
+    async def refresh(self, slot: SlotState) -> bool:
+        """Update the chain of *slot*; False if it has none, or a request has used it meanwhile."""
+        request = slot.request
+        if slot.is_stale and request is not None:
+            chain = await self.identity.chain(request, slot.namespace)
+            if slot.request is not request:
+                return False
+            slot.chain, slot.is_stale = chain, False
+        return bool(slot.chain.hashes)
+
     async def _save(self, slot: SlotState) -> float | None:
         """Save *slot* as it is now; requests may use it while its description is written."""
         files, size = self._library.files, self.size_of(slot)
         if not self._pace.budget.allows(size, time.monotonic()):
             return None
+        if not await self.refresh(slot):
+            return None
+        openings = tuple(slot.openings)
         chain, file, words, tokens = slot.chain, slot.file, slot.words, slot.tokens
         began = time.perf_counter()
-        name = await threads.run(files.reserve, size)
+        name = await self._reserve(size)
         is_good = False
         try:
             moved = await self._backend.save(slot.number, name)
@@ -157,7 +174,7 @@ class SlotTransfers:
         one = Conversation(
             file=name, model=self._state.name, fingerprint=self._server.key, hashes=chain.hashes,
             tokens=moved.tokens, size=moved.size, sha256="", saved_at=now, used_at=now,
-            save_ms=round(ms, 1), words=words,
+            save_ms=round(ms, 1), words=words, openings=openings,
         )  # fmt: skip
         known = self._library.get(file)
         if known is not None:
@@ -167,6 +184,16 @@ class SlotTransfers:
         self._library.begin(one)
         self._tasks.start_soon(self._library.complete, one, file)
         return moved.stall_ms
+
+    async def _reserve(self, size: int) -> str:
+        files = self._library.files
+        try:
+            return await threads.run(files.reserve, size)
+        except KvStoreError:
+            if self._library.is_settled:
+                raise
+        await self._library.settled()  # what is on the disk can be removed from memory
+        return await threads.run(files.reserve, size)
 
     async def _restore(self, slot: SlotState, one: Conversation) -> bool:
         library, began = self._library, time.perf_counter()
@@ -200,7 +227,7 @@ class SlotTransfers:
         library.files.note_use(one.file)
         self._state.record(self._server.key).note_restore(one.size, ms)
         slot.chain, slot.tokens, slot.file = Chain(one.hashes, one.tokens), one.tokens, one.file
-        slot.words = one.words
+        slot.words, slot.openings = one.words, frozenset(one.openings)
         self._count("restores", 1)
         self._count("restored_tokens_total", one.tokens)
         self._note_restored(one.tokens, round(ms, 1))
@@ -208,7 +235,7 @@ class SlotTransfers:
 
     async def _flaw(self, one: Conversation) -> str:
         try:
-            digest = await self._state.digests.of(one.file)
+            digest = await self._library.digests.of(one.file)
         except OSError as error:
             return error.strerror or str(error)
         size = self._library.files.size(one.file)

@@ -11,8 +11,8 @@ import anyio
 import pytest
 from tools.children import demo_argv
 from tools.kv import EAGER, NAME, STORY, demo_command, keeping
+from tools.kv_library import SETTINGS, told
 
-from adapters.kv.test_library import SETTINGS, told
 from swapchart.adapters.app.shutdown_timeout import stop_limit_s
 from swapchart.adapters.cli import main
 from swapchart.adapters.config import load_config

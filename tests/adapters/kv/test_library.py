@@ -5,13 +5,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import anyio
 import pytest
 from tools.kv import NAME, Kept, demo_command, keeping, warnings_of
-from tools.kv_library import PATH, WORDS, Said, descriptions, director_of, say, text_of, told
+from tools.kv_library import (
+    PATH,
+    SETTINGS,
+    WORDS,
+    Said,
+    descriptions,
+    director_of,
+    say,
+    text_of,
+    told,
+)
 from tools.net import wait_until_async
 
 from swapchart.adapters.kv.library.store import ConversationStore, library_prefix
@@ -20,20 +30,6 @@ from swapchart.adapters.kv.settings import KvSettings
 from swapchart.adapters.kv.slots import SlotTransfer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
-
-SETTINGS = KvSettings(min_tokens=64, timeout_s=20.0, has_checkpoints=True, library_bytes=10**9)
-
-
-@pytest.fixture
-def command(tmp_path: Path) -> list[str]:
-    (tmp_path / "model.bin").write_bytes(b"weights")
-    return demo_command(tmp_path / "model.bin", slots=2)
-
-
-@pytest.fixture
-async def kept(tmp_path: Path, command: list[str]) -> AsyncIterator[Kept]:
-    async with keeping(tmp_path / "kv", command, SETTINGS) as kept:
-        yield kept
 
 
 # ---- what it is for
