@@ -137,17 +137,18 @@ class ModelCache:
         server = await self.state.identify(client, launch)
         if server is None:
             return False
-        pace = self._paced(launch.settings)
+        pace = self.paced(launch.settings)
         return await self.library.begin(launch, server, lambda: _client(endpoint, launch), pace)
 
-    def _paced(self, settings: KvSettings) -> Pace:
+    def paced(self, settings: KvSettings) -> Pace:
+        """Return the limits of background saves, which all processes of the model share."""
         if self._pace is None:
             self._pace = Pace(settings.write_budget)
         self._pace.budget.resize(settings.write_budget, time.monotonic())
         return self._pace
 
     def _begin_checkpoints(self, endpoint: str, launch: LaunchContext, server: Server) -> None:
-        pace = self._paced(launch.settings)
+        pace = self.paced(launch.settings)
         self._end_checkpoints()
         self._checkpointer = Checkpointer(
             self.state, launch, server, lambda: _client(endpoint, launch), self._is_idle,

@@ -115,7 +115,6 @@ SHORTEST: dict[str, tuple[str, bool]] = {
     "coldswap": ("--quick", False),
     "engine": ("--quick", False),  # installs what it compares with
     "kv": ("--quick", False),  # needs a real llama-server
-    "kv_library": ("--quick", False),  # needs one too
     "memory": ("--quick", True),
     "mutants": ("--every 200", False),
     "proxy": ("--quick", False),  # needs nginx and Caddy

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from tools import raw
 from tools.kv import EAGER, NAME, STORY, Kept, keeping, warnings_of
+from tools.kv_library import SETTINGS, say, text_of, told
 from tools.llama import LlamaServer, candidates, refusal
 from tools.make_tiny_gguf import write_tiny_gguf
 
@@ -128,6 +130,36 @@ async def test_server_without_parallel_keeps_the_last_conversation_only(
 
         assert len(kept.entries()) == 1
     assert any("without `--parallel N`" in text for text in warnings_of(caplog))
+
+
+@pytest.mark.parametrize("has_ram", [True, False], ids=["cache", "no cache"])
+async def test_longer_match_in_the_servers_cache_in_ram_is_left_to_it(
+    real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path, has_ram: bool
+) -> None:
+    """A restore would be of less; where that cache is off, two wrong guesses show it."""
+    only_program(real_llama)
+    extra = [] if has_ram else ["--cache-ram", "0"]
+    context = kept_llama(
+        tmp_path, real_llama, tiny_gguf, slots=2, ctx=16384, extra=extra, settings=SETTINGS
+    )
+    found = []
+    async with context as kept, kept.life() as life:
+        await told(kept, life, "red")
+        kept.is_idle = False
+        kept.cache().paced(SETTINGS).budget.spend(10**12, time.monotonic())  # no save any more
+        for repeats in (30, 32, 34):
+            text = text_of("red", repeats)
+            await say(kept, life, text)
+            for word in ("blue", "green"):
+                await say(kept, life, text_of(word))
+            found.append(await say(kept, life, text))
+
+    if has_ram:
+        assert [said.source for said in found] == ["server"] * 3
+        assert min(said.cached for said in found) > 2000
+    else:
+        assert [said.source for said in found[::2]] == ["", "library"]
+        assert 1000 < found[2].cached < 2000
 
 
 async def test_unrelated_prompt_takes_the_least_valuable_slot(

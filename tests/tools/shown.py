@@ -430,7 +430,6 @@ BY_TEST: Mapping[str, tuple[str, ...]] = {
         "benchmarks/README.md: ./dev bench coldswap",
         "benchmarks/README.md: ./dev bench coldswap --memory",
         "benchmarks/README.md: ./dev bench kv",
-        "benchmarks/README.md: ./dev bench kv_library",
         "benchmarks/README.md: ./dev bench engine",
         "benchmarks/README.md: ./dev bench startup",
         "benchmarks/README.md: ./dev bench simulation",

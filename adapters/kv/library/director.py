@@ -24,7 +24,7 @@ from ..server import LaunchContext, Server
 from ..slots import SlotError
 from ..state import ModelState
 from .assignment import Assignment, Outcome
-from .chain import NO_CHAIN, first_words
+from .chain import BLOCK_TOKENS, NO_CHAIN, first_words
 from .conversation import Conversation
 from .identity import may_begin_alike, openings_of
 from .library import Library
@@ -141,10 +141,13 @@ class Director:
         return chosen, stored
 
     def _choose_at_once(self, found: Assignment, idle: Sequence[SlotState]) -> Choice | None:
-        is_placed_here = found.request.can_choose and not (self._in_ram or self._placed)
-        if not is_placed_here or self._library.may_know(found.openings):
+        if not found.request.can_choose or self._placed:
             return None
-        return choose_at_once(idle, found.request, found.namespace, found.openings)
+        choice = choose_at_once(idle, found.request, found.namespace, found.openings)
+        if choice is None or choice.continues:
+            return choice
+        is_known = any(known.may_know(found.openings) for known in (self._library, self._in_ram))
+        return None if is_known else choice
 
     @property
     def _is_useless(self) -> bool:
@@ -160,9 +163,11 @@ class Director:
     ) -> None:
         slot = choice.slot
         is_foreign = bool(slot.tokens) and slot.namespace != found.namespace
+        is_due = not choice.continues and self._transfers.is_due(slot)
+        is_replaced = not (choice.continues or choice.restores or is_foreign)
         transfer = Transfer(
-            slot, saves=not choice.continues and self._transfers.is_due(slot),
-            erases=is_foreign and not choice.restores,
+            slot, saves=is_due, erases=is_foreign and not choice.restores,
+            refreshes=is_replaced and slot.is_stale and slot.unsaved >= BLOCK_TOKENS,
             restored=stored if choice.restores else None,
         )  # fmt: skip
         if not transfer.is_empty:
@@ -180,6 +185,7 @@ class Director:
             if choice.restores and not transfer.has_restored:
                 found.blocks = 0
         if not found.continues and found.restored is None:
+            self._in_ram.add(slot.chain, slot.openings)  # by the server, once it has the request
             slot.unsaved, slot.file = 0, slot.file if found.blocks else ""
 
     async def _transfer(self, transfer: Transfer, done: anyio.Event) -> None:
@@ -246,8 +252,8 @@ class Director:
             record.hits += 2 * seen.cached >= wanted
             record.failures += 10 * seen.cached < wanted
             self._count("reused_tokens_total", seen.cached)
-        if found.slot is None and found.chain is not None and 2 * seen.cached < wanted:
-            self._in_ram.forget(found.chain)
+        if found.slot is None and wanted and found.chain is not None:
+            self._in_ram.learn(found.chain, was_found=2 * seen.cached >= wanted)
         if seen.cached < _FEWEST_TOKENS:
             found.source = ""
         elif one is not None and 2 * seen.cached >= wanted:
@@ -284,7 +290,7 @@ class Director:
             prompt = min(slot.chain.tokens, slot.tokens) - 1
             if is_same and slot.tokens and prompt <= now.tokens <= slot.tokens + 2:
                 continue
-            self._in_ram.add(slot.chain)
+            self._in_ram.add(slot.chain, slot.openings)
             slot.clear()
             for placed in list(self._placed):
                 found, total = placed

@@ -38,6 +38,7 @@ class Transfer:
         slot: The slot.
         saves: Save what is in it first.
         erases: Empty it.
+        refreshes: Render its prompt, so that it can be recognized after it was replaced.
         restored: Conversation to restore into it; None without one.
         has_restored: The conversation was restored.
         is_done: The transfer has ended, with or without success.
@@ -46,6 +47,7 @@ class Transfer:
     slot: SlotState
     saves: bool = False
     erases: bool = False
+    refreshes: bool = False
     restored: Conversation | None = None
     has_restored: bool = False
     is_done: bool = False
@@ -53,7 +55,7 @@ class Transfer:
     @property
     def is_empty(self) -> bool:
         """True if there is nothing to do."""
-        return not (self.saves or self.erases or self.restored is not None)
+        return not (self.saves or self.erases or self.refreshes or self.restored is not None)
 
 
 class SlotTransfers:
@@ -91,6 +93,8 @@ class SlotTransfers:
             await self.save(slot)
         try:
             with anyio.fail_after(self._limit_s):
+                if transfer.refreshes:
+                    await self.refresh(slot)
                 if transfer.erases:
                     slot.clear()
                     await self._backend.erase(slot.number)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -26,7 +28,6 @@ from tools.net import wait_until_async
 
 from swapchart.adapters.kv.library.store import ConversationStore, library_prefix
 from swapchart.adapters.kv.llama_server import LlamaServer
-from swapchart.adapters.kv.settings import KvSettings
 from swapchart.adapters.kv.slots import SlotTransfer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
@@ -152,6 +153,53 @@ async def test_requests_wait_for_a_slot_in_turn(kept: Kept) -> None:
             tasks.start_soon(one, word)
 
     assert len(found) == len(WORDS)
+
+
+async def test_unified_slots_have_no_library(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The conversation in a slot is saved at the stop, as with `kv: keep`."""
+    (tmp_path / "model.bin").write_bytes(b"weights")
+    argv = demo_command(tmp_path / "model.bin", slots=2)
+    program = tmp_path / "llama-server"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(argv[:3])} "$@"\n')
+    program.chmod(0o755)
+    at = argv.index("--slots")  # as if no --parallel was given
+    unified = [str(program), *argv[3:at], *argv[at + 2 :]]
+    async with keeping(tmp_path / "kv", unified, SETTINGS) as kept, kept.life() as life:
+        said = await say(kept, life, text_of("red"))
+        await life.save()
+        await kept.settled()
+
+    assert said.source == ""
+    assert "the library is not used: llama-server moves idle slots" in caplog.text
+    assert [entry["tokens"] > 300 for entry in kept.entries()] == [True]
+
+
+async def test_conversations_of_other_options_are_not_offered_and_not_lost(kept: Kept) -> None:
+    """The fingerprint of the launch decides, as with `kv: keep`."""
+    found = []
+    async with kept.life() as life:
+        await told(kept, life, "red")
+    for options in (("--ctx-size", "4096"), ()):
+        async with kept.life(*options) as life:
+            found.append((await say(kept, life, text_of("red"))).cached)
+
+    assert found[0] == 0
+    assert found[1] > 300
+
+
+async def test_write_budget_holds_for_the_library(tmp_path: Path, command: list[str]) -> None:
+    """A conversation has 4,300 bytes, so the budget is for one of them, also at the stop."""
+    settings = replace(SETTINGS, write_budget=6000)
+    async with keeping(tmp_path / "kv", command, settings) as kept, kept.life() as life:
+        await told(kept, life, "red")
+        for word in ("blue", "green", "stone"):
+            await say(kept, life, text_of(word))
+        await life.save()
+        await kept.settled()
+
+    assert [one["words"][:3] for one in descriptions(kept)] == ["red"]
 
 
 # ---- faults
@@ -331,7 +379,7 @@ async def test_useless_restores_end_the_library(tmp_path: Path) -> None:
 
 
 async def test_quota_removes_the_least_recently_used(tmp_path: Path, command: list[str]) -> None:
-    settings = KvSettings(min_tokens=64, timeout_s=20.0, has_checkpoints=True, library_bytes=10_000)
+    settings = replace(SETTINGS, library_bytes=10_000)
     async with keeping(tmp_path / "kv", command, settings) as kept, kept.life() as life:
         for word in WORDS:
             await say(kept, life, text_of(word))

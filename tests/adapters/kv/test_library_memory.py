@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tools.kv import NAME, demo_command, keeping, warnings_of
-from tools.kv_library import WORDS, say, text_of, told
+from tools.kv_library import SETTINGS, WORDS, say, text_of, told
 
 from swapchart.adapters.kv.files import SlotFiles, prefix_of
-from swapchart.adapters.kv.settings import KvSettings
 
 pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
@@ -36,9 +36,7 @@ async def test_library_larger_than_memory_is_kept_on_the_disk(
 ) -> None:
     """Memory has the last conversations, and after a reboot none; all of them are restored."""
     (tmp_path / "model.bin").write_bytes(b"weights")
-    settings = KvSettings(
-        min_tokens=64, timeout_s=20.0, has_checkpoints=True, library_bytes=10**9, tmpfs=tmp_path
-    )
+    settings = replace(SETTINGS, tmpfs=tmp_path)
     argv, folder = demo_command(tmp_path / "model.bin", slots=2), tmp_path / "memory"
     limit_memory(monkeypatch, folder, _CAPACITY)
     disk = tmp_path / prefix_of(NAME)
