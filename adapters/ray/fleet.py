@@ -172,12 +172,17 @@ class Fleet:
         If its node goes down first, that is done before the node is used again.
         """
         state = self.nodes.get(process.node_id)
-        if state is None or not state.is_up:
+        if state is None or not state.has_agent:
             return
         self._unsettled.add(process)
         is_over = await self._end_left(state, state.turn, process.id)
         self._unsettled.discard(process)
-        if is_over and not any(other.node_id == state.id for other in self._unsettled):
+        if is_over and state.is_up:
+            self._report_up(state)
+
+    def _report_up(self, state: NodeState) -> None:
+        """Report that nothing which was lost on a node runs there, unless something may."""
+        if not any(process.node_id == state.id for process in self._unsettled):
             self._notify(NodeUp(state.node(None)))
 
     async def _end_left(
@@ -247,6 +252,9 @@ class Fleet:
         process = self.processes.get(id_) or self.unclaimed.get(id_)
         if process is not None:
             process.take(report)
+        elif id_ not in self._condemned:  # its start was lost with a sidecar
+            self._condemned.add(id_)
+            self.in_background(partial(self.forget, event["node_id"], id_))
 
     def _take_node(self, event: Message) -> None:
         facts = event["node"]
@@ -255,7 +263,7 @@ class Fleet:
         match event["state"]:
             case "up":
                 self._lose_namesakes(state)
-                state.turn += 1
+                state.set_agent()
                 foreign = self._match(state, event["processes"])
                 self.in_background(partial(self._bring_up, state, state.turn, foreign))
             case "changed":
@@ -324,9 +332,9 @@ class Fleet:
                     ends.start_soon(end)
             tasks.cancel_scope.cancel()
         if state.turn == turn:
-            state.is_up, state.is_gone = True, False
+            state.is_up = True
             _log.info("node %s is up", state.name)
-            self._notify(NodeUp(state.node(None)))
+            self._report_up(state)
             self._note_change()
 
     async def _warn_of(self, state: NodeState, turn: int) -> None:
@@ -341,7 +349,7 @@ class Fleet:
         if self.connection.is_open:
             for process in tuple(self.processes.values()):
                 state = self.nodes.get(process.node_id)
-                if state is None or not state.is_up:
+                if state is None or not state.has_agent:
                     process.lose("node-lost")
 
     def _note_change(self) -> None:

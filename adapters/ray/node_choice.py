@@ -18,19 +18,25 @@ class NodeState:
 
     Attributes:
         facts: See above.
-        is_up: Its agent responds, and nothing of earlier proxies or agents runs there.
+        has_agent: Its agent responds.
+        is_up: It does, and nothing of earlier proxies or agents runs there.
         is_gone: It has left the cluster.
         turn: Grows when the agent responds and when it is lost.
     """
 
     def __init__(self, facts: Message) -> None:
         self.facts = facts
-        self.is_up = self.is_gone = False
+        self.has_agent = self.is_up = self.is_gone = False
         self.turn = 0
+
+    def set_agent(self) -> None:
+        """Note that its agent responds."""
+        self.has_agent, self.is_gone = True, False
+        self.turn += 1
 
     def set_down(self, *, is_gone: bool = False) -> None:
         """Note that its agent is lost, or that it has left the cluster."""
-        self.is_up, self.is_gone = False, is_gone
+        self.has_agent, self.is_up, self.is_gone = False, False, is_gone
         self.turn += 1
 
     @property

@@ -169,6 +169,32 @@ async def test_node_is_free_again_when_all_that_was_lost_there_has_ended(rig: Ri
     assert rig.seen == ["NodeUp", "NodeUp"]
 
 
+async def test_run_whose_start_was_lost_with_a_sidecar_is_ended(rig: Rig) -> None:
+    """The next sidecar does not find it, since it begins only later."""
+    await rig.take(node_event("up"))
+    report = {"event": "process", "node_id": "n", **run_of("lost"), "log": "", "offset": 0}
+    await rig.take(report, report)
+
+    assert rig.sidecar.requests == [("forget", "lost")]
+
+
+async def test_processes_of_a_node_that_responds_and_is_not_used_yet_are_not_lost(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine is back, and what is left there takes long to end."""
+    monkeypatch.setattr(fleet, "ABSENT_S", 0.01)
+    process = RayProcess("own", rig.fleet, None, node="box1", node_id="n")
+    absent = RayProcess("absent", rig.fleet, None, node="box2", node_id="other")
+    rig.fleet.processes |= {"own": process, "absent": absent}
+    rig.sidecar.gates["dismiss"] = anyio.Event()
+    kept = run_of("kept", memo="facts")
+    await rig.take({"event": "engine", "state": "up"}, node_event("up", run_of("own"), kept))
+    await absent.wait()
+
+    assert process.exit is None
+    assert "NodeUp" not in rig.seen
+
+
 async def test_other_proxy_on_a_node_is_logged_once(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
