@@ -28,6 +28,8 @@ function Header() {
       <span id="connection" class="connection" role="status" data-state=${connection.value.state} title=${connection.value.why}>
         ${connection.value.state === "denied" ? "no access" : connection.value.state}
       </span>
+      ${connection.value.state === "denied" &&
+      html`<button id="ask-key" type="button" onClick=${() => (keyWanted.value = connection.value.why)}>Give a key</button>`}
     </header>`;
 }
 

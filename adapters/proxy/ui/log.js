@@ -1,7 +1,7 @@
 // A log: the last lines of an endless text, in chunks that the browser lays out only when seen.
 
 import { html, useEffect, useRef } from "./vendor/preact.js";
-import { followAgain, readText, send } from "./api.js";
+import { Failure, followAgain, readText, send } from "./api.js";
 import { messageOf } from "./format.js";
 import { isVisible } from "./store.js";
 
@@ -127,7 +127,9 @@ export function Log({ id, label, path, filter = "", isFollowing = true, isEndles
     const log = (lines.current ??= new LogLines(element.current));
     log.configure(filter, isFollowing);
     const aborter = new AbortController();
-    if (isEndless) followAgain(path, aborter.signal, () => log.clear(), (text) => log.append(text));
+    /** @param {Error} error Of a log that may not be read; a stream that has ended begins again. */
+    const refuse = (error) => error instanceof Failure && error.status < 500 && log.append(error.message);
+    if (isEndless) followAgain(path, aborter.signal, () => log.clear(), (text) => log.append(text), refuse);
     else readOnce(path, aborter.signal, log);
     return () => aborter.abort();
   }, [path, isSeen]);

@@ -93,5 +93,5 @@ function TextFilter({ text, changed }) {
     soon();
   };
   return html`
-    <label>With <input id="filter-text" type="search" autocomplete="off" maxlength="200" placeholder="path, error, id or session" value=${typed} onInput=${type} /></label>`;
+    <label>Find <input id="filter-text" type="search" autocomplete="off" maxlength="200" placeholder="path, error, id, session" value=${typed} onInput=${type} /></label>`;
 }
