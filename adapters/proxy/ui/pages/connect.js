@@ -6,6 +6,7 @@ import { copy, quoted } from "../capture.js";
 import { byName } from "../format.js";
 import { useJson } from "../parts.js";
 import { route } from "../router.js";
+import { models } from "../store.js";
 
 /**
  * Return the snippets for a model: name -> what it is for, and its text.
@@ -98,12 +99,15 @@ claude`,
   ];
 }
 
+/** Return a model that is loaded; empty if none is known to be. */
+const readyModel = () => [...(models.value?.values() ?? [])].find((row) => row.state === "ready")?.id ?? "";
+
 export default function Connect() {
   const { value, problem } = useJson("/v1/models");
   /** @type {string[]} */
   const names = (value?.data ?? []).map((/** @type {any} */ record) => record.id).sort(byName);
-  const [chosen, setChosen] = useState(route.value.query.get("of") ?? "");
-  const model = chosen || names[0] || "";
+  const [chosen, setChosen] = useState(() => route.value.query.get("of") ?? readyModel());
+  const model = names.includes(chosen) || !value ? chosen : (names[0] ?? "");
   const base = location.origin + ROOT;
   return html`
     <section id="page-connect" aria-labelledby="connect-title">
