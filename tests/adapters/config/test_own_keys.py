@@ -341,6 +341,13 @@ NAP = runs("nap", "${PID}", on_error="fail")
         ("", "kv", Kv(mode="off")),
         ("kv: keep", "kv", Kv()),
         ("kv: off", "kv", Kv(mode="off")),
+        ("kv: engine", "kv", Kv(mode="engine")),
+        (
+            "kv: {library: 1.5GiB, writeBudget: 512MiB}",
+            "kv",
+            Kv(library=3 << 29, write_budget=1 << 29),
+        ),
+        ("kv: {checkpoint: auto, maxBytes: 2GB}", "kv", Kv(checkpoint="auto", max_bytes=2 * 10**9)),
         ("kv: {dir: /x, maxBytes: 10, maxAge: 5}", "kv", ("keep", "/x", 10, 5.0, 256, False)),
     ],
 )
@@ -383,6 +390,9 @@ def test_supervision_key_has_its_effect(load: Load, text: str, attribute: str, v
         ("passKeys: key", "passKeys", "expected true or false, found 'key'"),
         ("kv: always", "kv", "expected 'keep', 'engine' or 'off', found 'always'"),
         ("kv: {maxBytes: 0}", "kv.maxBytes", "expected > 0, found 0"),
+        ("kv: {library: much}", "kv.library", "expected a size such as 20GiB or 512MiB"),
+        ("kv: {writeBudget: 0B}", "kv.writeBudget", "expected > 0, found"),
+        ("kv: {checkpoint: often}", "kv.checkpoint", "expected 'auto' or 'off', found 'often'"),
         ("sleep: {after: x}", "sleep.after", "expected a number, found 'x'"),
         ("sleep: {wake: {run: ''}}", "sleep.wake.run", "empty command"),
     ],
