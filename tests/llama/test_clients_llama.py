@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import threading
 from collections.abc import Iterator
@@ -58,7 +59,11 @@ For each call return json within <tool_call></tool_call><|im_end|>
 {% endif %}"""
 
 
-@pytest.fixture(scope="module", params=["hypercorn", "uvicorn"])
+#: ./dev test-all takes both: what differs between servers is tested with other models too.
+SERVERS = ["hypercorn", "uvicorn"][: 2 if os.environ.get("SWAPCHART_LONG") == "1" else 1]
+
+
+@pytest.fixture(scope="module", params=SERVERS)
 def proxy(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory,
     real_llama: LlamaServer, tiny_gguf: Path,
