@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sqlite3
 import sys
@@ -11,6 +12,7 @@ import pytest
 from tools.browser import expect_text, opened, wait_for
 from tools.net import LONG_S, wait_until
 from tools.node import package_folder
+from tools.prefix_relay import serving_below
 from tools.swapchart_process import Serve, SwapchartProcess, demo_model
 from tools.ui_figures import painted, watch
 
@@ -29,6 +31,7 @@ HOSTILE = {
     "long": "a-model-whose-name-has-no-end-" * 8,
     "object": "__proto__",
 }
+KEY = "sk-admin"
 PAGES = {
     "timeline": "/ui/",
     "models": "/ui/models", "model": "/ui/models?model=constructor", "requests": "/ui/requests",
@@ -185,6 +188,55 @@ def test_ui_lists_500_models_soon(browser: Browser, many: SwapchartProcess) -> N
         # Five times the bound of a second. `tests/tools/ui_figures.py many` measured 270 to 420 ms
         # on two cores that were busy with other things.
         assert took < 5000, f"{took:.0f} ms"
+
+
+def test_ui_pages_are_shown_with_500_models_and_10_000_requests(
+    browser: Browser, many: SwapchartProcess
+) -> None:
+    with opened(browser, many, "about:blank") as page:
+        for name, path in PAGES.items():
+            page.goto(path.replace("constructor", "model-7"))
+            page.locator(SHOWN[name]).first.wait_for()
+
+
+def test_ui_pages_below_a_path_come_back_with_the_proxy(browser: Browser, serve: Serve) -> None:
+    """Each page is shown with keys, waits while there is no proxy, and goes on after that."""
+    models = {HOSTILE["html"]: demo_model("a"), "b": demo_model("b")}
+    config = {"apiKeys": [KEY]}
+    login: dict[str, Any] = {"http_credentials": {"username": "me", "password": KEY}}
+    proxy = serve(models, config=config)
+
+    def use(proxy: SwapchartProcess) -> None:
+        proxy.headers = {"Authorization": f"Bearer {KEY}"}
+        for model in models:
+            assert proxy.chat(model).status == 200
+
+    def show_all(page: Page) -> None:
+        for name in PAGES:
+            if name == "model":
+                page.locator(".model .name", has_text="onerror").click()
+            else:
+                navigation = page.get_by_role("navigation", name="Pages")
+                navigation.get_by_role("link", name=re.compile(name, re.IGNORECASE)).click()
+            page.locator(SHOWN[name]).first.wait_for()
+
+    use(proxy)
+    lost = "Failed to load resource"
+    with (
+        serving_below("/llm", proxy.port) as address,
+        opened(browser, proxy, f"{address}/ui/", may_say=lost, **login) as page,
+    ):
+        show_all(page)
+        assert proxy.stop() == 0
+        expect_text(page, "#connection", "^lost$")
+        for link in page.get_by_role("navigation", name="Pages").get_by_role("link").all():
+            link.click()
+            page.locator("main h1").wait_for()
+            assert "cannot be shown" not in page.locator("main").inner_text()
+        options = ["--listen", f"127.0.0.1:{proxy.port}"]
+        use(serve(models, config=config, options=options))
+        expect_text(page, "#connection", "^live$")
+        show_all(page)
 
 
 def test_ui_pages_through_10_000_requests(browser: Browser, many: SwapchartProcess) -> None:
