@@ -78,6 +78,8 @@ LONG = (
     "e2e/test_root_path.py",
     "adapters/test_pictures.py",
     "machine/test_other_engines.py",
+    "simulation/test_storm.py",
+    "test_patterns.py",
 )
 
 _MEASURING = frozenset(_HERE / name for name in MEASURING)
