@@ -35,11 +35,9 @@ class BatchedReader(Protocol):
     """Connection that receives data.
 
     Attributes:
-        is_read_pending: It has received data that is in a batch.
         transport: Its transport.
     """
 
-    is_read_pending: bool
     transport: asyncio.Transport
 
     def take_read(self, data: bytes) -> None:
@@ -59,22 +57,23 @@ class ReadBatch:
         self._is_busy = False  # the last turn that waited had several reads
         self._at = 0.0  # when the last one came that did not wait; on the performance counter
 
-    def add(self, loop: asyncio.AbstractEventLoop, reader: BatchedReader, data: bytes) -> None:
-        """Let *reader* deal with *data*, at the end of this turn of *loop* at the latest."""
+    def add(self, loop: asyncio.AbstractEventLoop, reader: BatchedReader, data: bytes) -> bool:
+        """Let *reader* deal with *data*, at the end of this turn of *loop* at the latest.
+
+        Returns:
+            True if that is still to be done. The reader must not add more data before.
+        """
         reads = self._reads
-        if len(data) > _MAX_READ_BYTES or reader.is_read_pending:
+        if len(data) > _MAX_READ_BYTES:
             self.flush()
-        elif reads:
+        elif reads or self._is_busy or self._is_close():
+            if not reads:
+                loop.call_soon(self.flush)
             reads.append((reader, data))
-            reader.is_read_pending = True
-            return
-        elif self._is_busy or self._is_close():
-            loop.call_soon(self.flush)
-            reads.append((reader, data))
-            reader.is_read_pending = True
-            return
+            return True
         reader.take_read(data)
         reader.act_on_read()
+        return False
 
     def _is_close(self) -> bool:
         """Return True if the last read was a moment ago."""
@@ -87,7 +86,6 @@ class ReadBatch:
         if reads:  # else it was dealt with already
             self._is_busy = len(reads) > 1
         for reader, data in reads:
-            reader.is_read_pending = False
             try:
                 reader.take_read(data)
             except Exception:  # of one; the others go on

@@ -257,13 +257,17 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take *data*, with that of the pool's other connections."""
+        batch = self.pool.read_batch
+        if self.is_read_pending:
+            batch.flush()
         if self._batched:  # it must not be taken for the response to a request that is not sent yet
             self.take_read(data)
         else:
-            self.pool.read_batch.add(self.loop, self, data)
+            self.is_read_pending = batch.add(self.loop, self, data)
 
     def take_read(self, data: bytes) -> None:
         """Parse *data*."""
+        self.is_read_pending = False
         parser = self._parser
         response = parser.response
         if response is None:  # bytes without a request

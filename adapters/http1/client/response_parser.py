@@ -120,15 +120,12 @@ class ResponseParser:
         if self._is_raw:
             self.on_body(data)
             return None
-        response, head = self.response, self._heads.head
-        is_first = (
-            not self._head_bytes
-            and not self._is_head
-            and (response is not None and not response.status)
-        )
-        if is_first and head is not None and response is not None:
-            found = head.split(data)
-            if found is not None:
+        response, is_first = self.response, False
+        if response is not None and not response.status:
+            is_first = not self._head_bytes and not self._is_head
+            head = self._heads.head
+            found = head.split(data) if is_first and head is not None else None
+            if head is not None and found is not None:
                 self._fill(response, head, found[0], found[1])
                 return None
         self._head_bytes += len(data)

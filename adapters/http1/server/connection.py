@@ -52,8 +52,7 @@ class ServerConnection(asyncio.Protocol):
     """Protocol of one accepted connection.
 
     Attributes:
-        finished: Resolved when the socket is closed, or was handed over, and every application
-            has returned.
+        finished: Resolved when the socket is closed or handed over, and each application returned.
         input_buffer: What the client has sent and is not parsed yet.
         is_read_pending: It has sent data that is in a batch.
         loop: The running loop.
@@ -128,10 +127,13 @@ class ServerConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take *data*, with that of other clients."""
-        self.manager.read_batch.add(self.loop, self, data)
+        if self.is_read_pending:
+            self.manager.read_batch.flush()
+        self.is_read_pending = self.manager.read_batch.add(self.loop, self, data)
 
     def take_read(self, data: bytes) -> None:
         """Parse *data*, or keep it while an earlier request is being served."""
+        self.is_read_pending = False
         if self._ignores_input:
             return
         buffer, parser = self.input_buffer, self._parser
@@ -381,8 +383,6 @@ class ServerConnection(asyncio.Protocol):
         self.abort()
         for task in self._tasks:  # later: one that has not begun could not clean up
             self.loop.call_soon(task.cancel)
-
-    # -- timeouts ----------------------------------------------------------------------
 
     def check_timeouts(self, now: float) -> None:
         """Act on what has taken too long at loop time *now*, in seconds."""

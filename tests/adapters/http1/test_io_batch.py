@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from tools.transports import Wire
@@ -122,7 +122,6 @@ class Reader:
 
     def __init__(self, name: str, done: list[str], *, fails: str = "") -> None:
         self.name, self.done, self.fails = name, done, fails
-        self.is_read_pending = False
         self.transport: Any = self
 
     def take_read(self, data: bytes) -> None:
@@ -169,25 +168,43 @@ async def test_read_batch_reads_of_one_turn_are_dealt_with_step_by_step(
     assert ("failed b" in rest) == bool(fails)
 
 
-@pytest.mark.parametrize("second", [b"2", bytes(1 << 15)])
-async def test_read_batch_keeps_the_order_of_a_connection(
-    second: bytes, clock: Callable[[float], None]
+async def test_read_batch_much_data_goes_behind_all_that_waits(
+    clock: Callable[[float], None],
 ) -> None:
-    """Data behind data that waits, or too much to wait, goes behind all that waits."""
+    """It is dealt with at once, and what has waited before it."""
     batch, done, loop = ReadBatch(), list[str](), asyncio.get_running_loop()
     batch.add(loop, Reader("a", done), b"1")
-    late, other = Reader("b", done), Reader("c", done)
-    batch.add(loop, late, b"1")
-    batch.add(loop, other, b"1")
-    assert late.is_read_pending
-    batch.add(loop, late, second)
+    assert batch.add(loop, Reader("b", done), b"1")
+    assert batch.add(loop, Reader("c", done), b"1")
+    assert not batch.add(loop, Reader("d", done), bytes(1 << 15))
 
-    assert not late.is_read_pending
     assert [step.split()[0:2] for step in done[2:]] == [
-        ["take", "b"], ["take", "c"], ["act", "b"], ["act", "c"], ["take", "b"], ["act", "b"],
+        ["take", "b"], ["take", "c"], ["act", "b"], ["act", "c"], ["take", "d"], ["act", "d"],
     ]  # fmt: skip
     await turn()
     assert len(done) == 8
+
+
+async def test_read_batch_pieces_of_a_client_keep_their_order(
+    clock: Callable[[float], None],
+) -> None:
+    """Data behind data that waits is parsed behind it."""
+    loop = asyncio.get_running_loop()
+    manager = ConnectionManager(loop, H1Limits(), lambda: False)
+    paths: list[str] = []
+
+    async def app(scope: Any, *_: Any) -> None:
+        paths.append(scope["path"])
+
+    connection, wire = ServerConnection(manager, app, loop), cast("Any", Wire())
+    connection.connection_made(wire)
+    manager.read_batch.add(loop, Reader("an earlier reader", []), b"")
+    for piece in (b"GET /a", b"b", b"c HTTP/1.1\r\nHost: x\r\n\r\n"):
+        connection.data_received(piece)
+        assert connection.is_read_pending
+    await turn()
+
+    assert paths == ["/abc"]
 
 
 async def test_read_batch_request_before_a_half_close_is_served(
