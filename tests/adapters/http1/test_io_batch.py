@@ -168,6 +168,36 @@ async def test_read_batch_reads_of_one_turn_are_dealt_with_step_by_step(
     assert ("failed b" in rest) == bool(fails)
 
 
+class Answerer(Reader):
+    """Sends something for each read."""
+
+    def __init__(self, name: str, done: list[str], writes: WriteBatch) -> None:
+        super().__init__(name, done)
+        self.writes = writes
+
+    def act_on_read(self) -> None:
+        writer = Writer(f"sent by {self.name}", self.done)
+        self.writes.add(asyncio.get_running_loop(), writer)
+
+
+async def test_read_batch_sends_what_came_of_it_right_behind(
+    clock: Callable[[float], None],
+) -> None:
+    """Responses wait for the other reads, and for no further turn of the loop."""
+    reads, writes, done, loop = ReadBatch(), WriteBatch(), list[str](), asyncio.get_running_loop()
+    reads.add(loop, Reader("a", done), b"1")
+    for name in "bc":
+        reads.add(loop, Answerer(name, done, writes), b"1")
+    reads.flush()
+
+    assert done[2:] == ["take b 1", "take c 1", "sent by b", "sent by c"]
+    clock(500.0)
+    writes.add(loop, Writer("later", done))
+    assert "later" not in done, "the last turn had several"
+    await turn()
+    assert done[-1] == "later"
+
+
 async def test_read_batch_much_data_goes_behind_all_that_waits(
     clock: Callable[[float], None],
 ) -> None:
