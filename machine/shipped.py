@@ -13,7 +13,7 @@ import json
 from collections.abc import Iterator
 from functools import cache
 from hashlib import sha256
-from importlib.resources import files
+from pkgutil import get_data
 from typing import Any
 
 from .decision_table import Table, compile_table
@@ -25,15 +25,27 @@ from .table_json import packed, unpacked
 _PACKAGE = __name__.rpartition(".")[0]
 
 
+def _file(name: str) -> bytes:
+    """Return a file beside this module; importlib.resources takes 0.7 MB for that.
+
+    Raises:
+        OSError: There is none.
+    """
+    found = get_data(_PACKAGE, name)
+    if found is None:
+        raise FileNotFoundError(name)
+    return found
+
+
 def source() -> bytes:
     """Return the text of the shipped chart."""
-    return files(_PACKAGE).joinpath("lifecycle.yaml").read_bytes()
+    return _file("lifecycle.yaml")
 
 
 def compiled(text: bytes) -> dict[str, Any] | None:
     """Return the compiled form of *text*; None if another text was compiled."""
     try:
-        stored = json.loads(files(_PACKAGE).joinpath("lifecycle.compiled.json").read_bytes())
+        stored = json.loads(_file("lifecycle.compiled.json"))
     except OSError:
         return None
     found: dict[str, Any] = stored

@@ -103,7 +103,7 @@ def _run(make: Callable[[], Application], sock: socket.socket, how: ServeOptions
     """Make the application, serve it until a signal arrives, and return the exit code."""
     from ..app.cluster.nodes import EngineMissingError
     from ..proxy.tracing.missing import TracingMissingError
-    from ..ray.fleet import ClusterInUseError
+    from ..ray.errors import ClusterInUseError
     from ..server import run as server
 
     try:

@@ -6,7 +6,6 @@ spelling, a key of another part of the document, and last a similar key.
 
 from __future__ import annotations
 
-import difflib
 import re
 
 from .expand import HOOK_POINTS
@@ -63,6 +62,8 @@ def key_hint(kind: type[Section], key: str) -> str:
         return f"; did you mean {by_word[plain]!r}?"
     if (place := _other_place(kind, key)) is not None:
         return f"; it belongs {place}"
+    import difflib  # slow to import, and needed for errors only
+
     close = difflib.get_close_matches(plain, by_word, n=1, cutoff=_SIMILARITY)
     return f"; did you mean {by_word[close[0]]!r}?" if close else ""
 

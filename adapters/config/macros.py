@@ -11,7 +11,6 @@ author's text, and all problems are reported in one run.
 
 from __future__ import annotations
 
-import difflib
 import re
 import sys
 from collections.abc import Container, Iterable
@@ -124,6 +123,8 @@ class Scope:
         names = [*RESERVED, *islice(chain(self._own, self._shared), _MOST_COMPARED)]
         by_word = {known.lower().replace("-", "_"): known for known in names}
         word = name.lower().replace("-", "_")
+        import difflib  # slow to import, and needed for errors only
+
         close = difflib.get_close_matches(word, by_word, n=1, cutoff=_SIMILARITY)
         return by_word[close[0]] if close else None
 

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import anyio
 
@@ -28,13 +28,11 @@ from ..system import threads
 from .effectiveness import cache_usage
 from .files import FolderLock, KvStoreError, prefix_of
 from .library.responses import AssignedRequest, FinishedRequest, ends_of
-from .library.store import ConversationStore
-from .manifest import ModelStore
-from .model_cache import ModelCache
-from .server import LaunchContext
-from .server_identity import ServerFacts
 from .settings import KvSettings
-from .slot_client import SlotClient
+
+if TYPE_CHECKING:  # imported for the first model that keeps its cache: 0.7 MB of memory
+    from .model_cache import ModelCache
+    from .server import LaunchContext
 
 log = logging.getLogger(__name__)
 
@@ -147,6 +145,9 @@ class KvManager:
         if blocker or place is None:
             self._wanted.pop(spec.name, None)
             return spec
+        from .server import LaunchContext
+        from .server_identity import ServerFacts
+
         if adds_folder(spec, settings):
             log.info("%s: kv: adding --slot-save-path %s to its command", spec.name, place.folder)
             command = replace(command, argv=(*command.argv, "--slot-save-path", str(place.folder)))
@@ -198,6 +199,8 @@ class KvManager:
                     model.enforce(settings)
             self._tasks.keep(self._learn)
             if self._wanted:
+                from .slot_client import SlotClient
+
                 self._tasks.start_soon(threads.run, SlotClient.warm_up)
             yield
         finally:
@@ -233,6 +236,10 @@ class KvManager:
         for folder in place.folders:  # models may share one, under other names too
             if folder not in self._locks:
                 self._locks[folder] = FolderLock(folder)
+        from .library.store import ConversationStore
+        from .manifest import ModelStore
+        from .model_cache import ModelCache
+
         store = ModelStore(name, place.folder, place.disk)
         store.open()
         cache = ModelCache(

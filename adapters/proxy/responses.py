@@ -6,7 +6,6 @@ as any other error.
 
 from __future__ import annotations
 
-import html
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -204,9 +203,9 @@ async def send_error(
     elif b"text/plain" in wanted and status != 429:
         await send_text(send, f"swapchart: {message}\n", status, extra)
     elif b"text/html" in wanted and status != 429:
-        page = (
-            f"<!doctype html><title>{status}</title><h1>{status}</h1><p>{html.escape(message)}</p>"
-        )
+        from html import escape  # 0.3 MB of memory with its table of entities
+
+        page = f"<!doctype html><title>{status}</title><h1>{status}</h1><p>{escape(message)}</p>"
         extra.append((b"content-security-policy", b"default-src 'none'"))
         await send_bytes(send, status, page.encode(), b"text/html; charset=utf-8", extra)
     else:

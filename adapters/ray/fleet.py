@@ -27,6 +27,7 @@ from ...runtime.ports import (
     Presence,
 )
 from .connection import Connection
+from .errors import ClusterInUseError
 from .messages import Message
 from .node_choice import NodeState
 from .ray_process import PRESENCE_S, HttpGet, RayProcess
@@ -36,16 +37,6 @@ _FENCE_S = 30.0  # until a node that is not used yet is reported in the log
 _RETRY_S = 1.0
 
 _log = logging.getLogger(__name__)
-
-
-class ClusterInUseError(EngineError):
-    """Another proxy with the same name uses the nodes."""
-
-    def __init__(self, cluster: str, other: Mapping[str, Any]) -> None:
-        super().__init__(
-            f"another proxy ({other['host']}, pid {other['pid']}) uses the cluster as "
-            f"{cluster!r}: stop it, or set `cluster.name` to another name"
-        )
 
 
 class Fleet:

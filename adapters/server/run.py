@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ...runtime import Supervisor
 from ...runtime.fence import kept
 from ..app.application import Application
+from ..http1 import hypercorn_import
 from ..process import rlimits
 from ..system import name_lookup
 from .backends import _BESIDE, _SERVERS
@@ -46,6 +47,8 @@ def run(app: Application, sock: socket.socket, options: ServeOptions) -> int:
     Raises:
         ModuleNotFoundError: The server is not installed.
     """
+    if options.server == "hypercorn" and not options.is_stock:
+        hypercorn_import.import_partly()
     import_module(options.server)  # before anything starts or says that it listens
     rlimits.raise_nofile_limit()
     app.server = options.server

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
@@ -15,9 +15,10 @@ from ....runtime import EngineError, Launcher, MemoryLedger, ServiceSpec, Superv
 from ....runtime.ports import Node, NodeChanged, NodeDown, NodeEvent, NodeUp
 from ...config import Config, ModelConfig
 from ...process.port import http_probe
-from ...ray.launcher import RayLauncher
-from .estimates import NodeEstimates
 from .memory import NodeEstimate, node_pools
+
+if TYPE_CHECKING:
+    from ...ray.launcher import RayLauncher
 
 _ESTIMATE_S = 10.0  # for the first estimates; later ones are made when the proxy serves
 _LOOK_S = 5.0  # between two looks at what others have reserved
@@ -51,6 +52,8 @@ def cluster_launcher(config: Config, local: Launcher, lease_s: float | None) -> 
     cluster = config.cluster
     if cluster is None:
         return None
+    from ...ray.launcher import RayLauncher  # 0.3 MB, and few proxies have a cluster
+
     return RayLauncher(
         local, _http_get, address=cluster.address, cluster=cluster.name, lease_s=lease_s or 0.0
     )
@@ -93,6 +96,8 @@ class ClusterNodes:
     def __init__(
         self, launcher: RayLauncher, memory: NodeMemory, config: Callable[[], Config]
     ) -> None:
+        from .estimates import NodeEstimates
+
         self._launcher, self._memory, self._config = launcher, memory, config
         self._estimates = NodeEstimates(launcher)
         memory.node_estimates = self._estimates.of

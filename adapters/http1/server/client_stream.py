@@ -17,12 +17,12 @@ import json
 import logging
 import select
 from collections.abc import Sequence
-from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import unquote
 
 from ..half_close import half_close
+from ..http_date import http_date
 from ..request_id import REQUEST_ID, request_id_of
 from ..undelivered import count_undelivered
 
@@ -210,7 +210,7 @@ class ClientStream(asyncio.Protocol):
         if not self._has_responded:
             self._has_responded = True
             length = (b"content-length", b"%d" % len(body))
-            date = (b"date", formatdate(usegmt=True).encode())
+            date = (b"date", http_date())
             fields = [*headers, length, date, (b"connection", b"close")]
             self.write(_head(status, self._request_id, fields) + body)
         self.close()

@@ -6,8 +6,8 @@ import asyncio
 import logging
 from collections.abc import Callable
 from contextlib import suppress
-from email.utils import formatdate
 
+from ..http_date import http_date
 from ..io_batch import ReadBatch, WriteBatch
 from .connection import ServerConnection
 from .request_cycle import RequestCycle
@@ -109,7 +109,7 @@ class ConnectionManager:
         self._timer = None
         if not self.connections:
             return
-        self.date = b"date: %b\r\n" % formatdate(usegmt=True).encode("ascii")
+        self.date = b"date: %b\r\n" % http_date()
         now = self._loop.time()
         for connection in list(self.connections):
             try:

@@ -16,10 +16,13 @@ import asyncio
 import inspect
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from ....runtime.fence import kept
+from ...system import threads
+from .. import hypercorn_import
 from ..asgi_types import fast_path_of
 from .connection import ServerConnection
 from .connections import LOG, ConnectionManager
@@ -59,7 +62,14 @@ def patched_hypercorn(
         yield False
         return
     module, stock = found
-    guarded = guarded_hypercorn(stock, limits)
+
+    @cache
+    def guarded_class() -> Any:
+        hypercorn_import.load()
+        return guarded_hypercorn(stock, limits)
+
+    if not hypercorn_import.is_partial():
+        guarded_class()  # warns if this version is unknown
     managers: WeakKeyDictionary[Any, ConnectionManager] = WeakKeyDictionary()
     watchers: set[asyncio.Task[None]] = set()
 
@@ -75,8 +85,8 @@ def patched_hypercorn(
     def serve(*args: Any) -> Any:
         app, _, config, context, _, reader, writer = args
         if not is_stock and _is_ours(app, config, context, reader, writer):
-            return _ServedConnection(guarded, manager_of, args)
-        return guarded(*args)
+            return _ServedConnection(guarded_class, manager_of, args)
+        return guarded_class()(*args)
 
     module.TCPServer = serve
     try:
@@ -109,7 +119,7 @@ class _ServedConnection:
 
     def __init__(
         self,
-        stock: Any,
+        stock: Callable[[], Any],
         manager_of: Callable[[Any, Any, Any], ConnectionManager],
         args: Sequence[Any],
     ) -> None:
@@ -173,7 +183,8 @@ class _ServedConnection:
         try:
             async with asyncio.timeout(None) as limit:
                 disconnected.add_done_callback(limit_rest)
-                await self._stock(*self._args)
+                await threads.run(hypercorn_import.load)
+                await self._stock()(*self._args)
         except TimeoutError:
             LOG.debug("cancelled an application whose client had disconnected")
         finally:

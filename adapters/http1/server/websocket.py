@@ -22,6 +22,7 @@ from typing import Any
 
 import httptools
 
+from .. import hypercorn_import
 from .client_stream import ClientStream, Headers, scope_of
 
 LOG = logging.getLogger("swapchart.h1")
@@ -135,22 +136,30 @@ def hypercorn_websockets() -> Iterator[bool]:
     """Give applications under hypercorn their websockets as `TUNNEL`, while the context lasts.
 
     Yields:
-        True if that is so; False means that this hypercorn is unknown, which a warning says.
+        True if that is so, or will be once hypercorn has imported its protocols; False means that
+        this hypercorn is unknown, which a warning says.
     """
+    replaced: list[tuple[Any, Any]] = []
+    is_partial = hypercorn_import.is_partial()
+    hypercorn_import.when_loaded(lambda: _replace_websocket(replaced))
+    try:
+        yield is_partial or bool(replaced)
+    finally:
+        for module, stock in replaced:
+            module.WSStream = stock
+
+
+def _replace_websocket(replaced: list[tuple[Any, Any]]) -> None:
+    """Put our class in place of hypercorn's, and note the latter and its module."""
     try:
         from hypercorn.protocol import h11  # an optional extra
     except ImportError as exc:
         LOG.warning(_UNKNOWN, exc)
-        yield False
         return
     module: Any = h11
     stock = getattr(module, "WSStream", None)
     if list(inspect.signature(getattr(stock, "__init__", int)).parameters) != _ARGUMENTS:
         LOG.warning(_UNKNOWN, "its WSStream is not as expected")
-        yield False
         return
     module.WSStream = _HypercornWebsocket
-    try:
-        yield True
-    finally:
-        module.WSStream = stock
+    replaced.append((module, stock))

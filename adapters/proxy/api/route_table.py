@@ -31,7 +31,7 @@ from . import (
 )
 from .handler import ApiHandler
 from .inference_paths import GET_PATHS, POST_PATHS, SERVER_GET_PATHS, SERVER_POST_PATHS
-from .metrics import page as metrics
+from .metrics import handlers as metrics
 from .ollama.routes import ROUTES as OLLAMA_ROUTES
 from .schema.control import ModelName, ModelRequest, ProfileName
 from .schema.memory import YieldRequest

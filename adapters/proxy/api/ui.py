@@ -5,8 +5,6 @@ No file outside the folder is read, and the pages may load content from this pro
 
 from __future__ import annotations
 
-import gzip
-import mimetypes
 from functools import lru_cache
 from pathlib import Path
 from urllib.parse import quote
@@ -87,6 +85,8 @@ async def _send_file(proxy: ProxyContext, request: Request, send: Send, name: st
         await send({"type": "http.response.start", "status": 304, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
         return
+    import mimetypes
+
     kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
     if kind.startswith("text/") or kind == "application/javascript":
         kind += "; charset=utf-8"
@@ -113,4 +113,6 @@ def _read(root_: Path, name: str, accepts_gzip: bool) -> tuple[Path, bytes, bool
 @lru_cache(maxsize=128)
 def _compressed(path: Path, tag: str) -> bytes:
     """Return the content of *path* compressed; *tag* changes with the file."""
+    import gzip
+
     return gzip.compress(path.read_bytes(), mtime=0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import heapq
 import re
 from collections.abc import Iterable, Sequence
@@ -144,6 +143,8 @@ class ModelCatalog:
         """
         if len(name) > _MAX_NAME_CHARS:
             return None
+        import difflib  # slow to import, and needed for errors only
+
         matcher = difflib.SequenceMatcher()
         matcher.set_seq2(name)
         close = []

@@ -12,7 +12,7 @@ import pytest
 from tools.net import LATE_S, LONG_S, wait_until_async
 from tools.ray_cluster import RayCluster
 
-from swapchart.adapters.ray.fleet import ClusterInUseError
+from swapchart.adapters.ray.errors import ClusterInUseError
 from swapchart.adapters.ray.launcher import RayLauncher
 from swapchart.runtime import Command, EngineError, Exit, PlacementError, SpecError
 from swapchart.runtime.ports import Endpoint, Placement, ProcessHandle, Resources

@@ -1,4 +1,4 @@
-"""Handlers of ``/metrics`` and ``/metrics/models``.
+"""Pages ``/metrics`` and ``/metrics/models``.
 
 Unlike llama-swap's, ``/metrics`` also counts requests, tokens, swaps, hooks, the queue and crashes,
 and it works without the performance monitor. Each counter of a configured model exists from the
