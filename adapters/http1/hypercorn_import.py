@@ -20,7 +20,7 @@ _PROTOCOL = "hypercorn.protocol"
 #: Modules with nothing that hypercorn uses before it speaks a protocol.
 _UNUSED = (
     "h11", "h2", "h2.events", _PROTOCOL, "logging.config", "multiprocessing",
-    "multiprocessing.synchronize",
+    "multiprocessing.synchronize", "tomllib", "wsgiref", "wsgiref.handlers",
 )  # fmt: skip
 
 _waiting: list[Callable[[], None]] = []
@@ -63,11 +63,15 @@ def load() -> None:
     global _is_partial
     if not _is_partial:
         return
-    protocol, logging_config = import_module(_PROTOCOL), import_module("logging.config")
+    protocol = import_module(_PROTOCOL)
     tcp: Any = import_module("hypercorn.asyncio.tcp_server")
     tcp.ProtocolWrapper = protocol.ProtocolWrapper
     log: Any = import_module("hypercorn.logging")
+    config: Any = import_module("hypercorn.config")
+    logging_config, dates = import_module("logging.config"), import_module("wsgiref.handlers")
     log.dictConfig, log.fileConfig = logging_config.dictConfig, logging_config.fileConfig
+    log.tomllib = config.tomllib = import_module("tomllib")
+    config.format_date_time = dates.format_date_time
     _is_partial = False
     while _waiting:
         _waiting.pop(0)()

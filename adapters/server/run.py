@@ -21,6 +21,7 @@ from ...runtime import Supervisor
 from ...runtime.fence import kept
 from ..app.application import Application
 from ..http1 import hypercorn_import
+from ..http1.freed_memory import return_freed_soon, use_one_arena
 from ..process import rlimits
 from ..system import name_lookup
 from .backends import _BESIDE, _SERVERS
@@ -51,6 +52,7 @@ def run(app: Application, sock: socket.socket, options: ServeOptions) -> int:
         hypercorn_import.import_partly()
     import_module(options.server)  # before anything starts or says that it listens
     rlimits.raise_nofile_limit()
+    use_one_arena()
     app.server = options.server
     with asyncio.Runner(loop_factory=name_lookup.loop_factory()) as runner:
         code = runner.run(_serve(app, sock, options))
@@ -136,6 +138,7 @@ async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -
         options.on_listening(url_of(sock, "http" if options.certificate is None else "https"))
         ollama = _open_for_ollama(app, options)
         notifier.tell("READY=1")
+        return_freed_soon()
         living = loop.create_task(kept(notifier.live))
         asked = loop.create_task(kept(stopping.wait))
         killer = loop.create_task(kept(kill_when_hurried))

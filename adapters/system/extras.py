@@ -11,7 +11,6 @@ EXTRAS: Mapping[str, str] = {
     "httptools": "proxy",
     "msgspec": "proxy",
     "prometheus_client": "proxy",
-    "psutil": "proxy",
     "wsproto": "proxy",
     "uvicorn": "uvicorn",
     "opentelemetry": "otel",

@@ -13,7 +13,7 @@ from swapchart.adapters.http1.http_date import http_date
 #: Modules of features that a proxy may never use: metrics, KV caches, clusters, other protocols.
 UNUSED = (
     "difflib", "email", "h11", "h2", "hpack", "html", "http.client", "httpx", "importlib.resources",
-    "logging.config", "multiprocessing", "prometheus_client", "psutil", "statistics", "wsproto",
+    "logging.config", "multiprocessing", "prometheus_client", "tomllib", "statistics", "wsproto",
     "swapchart.adapters.kv.model_cache", "swapchart.adapters.proxy.api.metrics.page",
     "swapchart.adapters.ray.launcher",
 )  # fmt: skip
@@ -43,12 +43,14 @@ def test_hypercorn_import_load_brings_the_protocols_of_the_package() -> None:
         f"{PARTLY}; seen = []; h.when_loaded(lambda: seen.append('loaded')); "
         "print(h.is_partial(), seen); h.load(); h.load(); h.when_loaded(lambda: seen.append(2)); "
         "import h2.events, hypercorn.protocol as p, hypercorn.asyncio.tcp_server as t; "
-        "import hypercorn.logging as l, logging.config as c, multiprocessing.synchronize; "
+        "import hypercorn.config as f, wsgiref.handlers as w, "
+        "hypercorn.logging as l, logging.config as c; "
         "print(h.is_partial(), seen, t.ProtocolWrapper is p.ProtocolWrapper, "
-        "l.dictConfig is c.dictConfig, h2.events.RequestReceived.__module__)"
+        "l.dictConfig is c.dictConfig, f.format_date_time is w.format_date_time, "
+        "h2.events.RequestReceived.__module__)"
     )
 
-    assert run(code).splitlines() == ["True []", "False ['loaded', 2] True True h2.events"]
+    assert run(code).splitlines() == ["True []", "False ['loaded', 2] True True True h2.events"]
 
 
 def test_hypercorn_import_after_another_import_changes_nothing() -> None:

@@ -1,4 +1,4 @@
-"""Load of the host: CPU, memory, swap, load average and network by psutil, GPUs by their drivers.
+"""Load of the host: CPU, memory, swap, load average and network by /proc, GPUs by their drivers.
 
 Samples are taken in a thread. One takes about 0.3 ms, and up to seconds where nvidia-smi is asked.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import shutil
 import subprocess
 from collections import deque
@@ -16,6 +17,7 @@ from time import time
 
 from ....dataclass import dataclass
 from ...system import threads
+from . import proc
 from .gpus import NVIDIA_FIELDS, Gpu, amd_gpus, nvidia_gpu
 
 _log = logging.getLogger("swapchart.proxy")
@@ -97,11 +99,12 @@ class HostSampler:
 
     Args:
         drm: Folder in which the kernel lists graphics cards.
+        proc: Where /proc is mounted.
     """
 
-    def __init__(self, drm: Path = Path("/sys/class/drm")) -> None:
-        self._drm = drm
-        self._cpu_times: list[tuple[float, float]] = []
+    def __init__(self, drm: Path = Path("/sys/class/drm"), proc: Path = Path("/proc")) -> None:
+        self._drm, self._proc = drm, proc
+        self._cpu_times: list[tuple[int, int]] = []
         self._nvidia_smi = shutil.which("nvidia-smi")
 
     def sample(self) -> Sample:
@@ -110,23 +113,21 @@ class HostSampler:
         Raises:
             OSError: The system does not provide the numbers, for example without /proc.
         """
-        import psutil  # takes 32 ms, which a proxy without the monitor need not spend at its start
-
-        memory, swap = psutil.virtual_memory(), psutil.swap_memory()
-        # Without nowrap, which adjusts counters that overflowed: the API reports the kernel's.
-        counters = psutil.net_io_counters(pernic=True, nowrap=False)
+        memory = proc.memory_bytes(self._proc)
+        total, available = memory["MemTotal"], memory["MemAvailable"]
+        swap_total = memory.get("SwapTotal", 0)
         return Sample(
             at=time(),
             cores=self._cores(),
-            memory_total=memory.total,
-            memory_used=memory.total - memory.available,
-            memory_available=memory.available,
-            swap_total=swap.total,
-            swap_used=swap.used,
-            load=psutil.getloadavg(),
+            memory_total=total,
+            memory_used=total - available,
+            memory_available=available,
+            swap_total=swap_total,
+            swap_used=swap_total - memory.get("SwapFree", 0),
+            load=os.getloadavg(),
             interfaces=tuple(
-                NetworkInterface(name=name, received=counter.bytes_recv, sent=counter.bytes_sent)
-                for name, counter in counters.items()
+                NetworkInterface(name=name, received=received, sent=sent)
+                for name, (received, sent) in proc.interface_bytes(self._proc).items()
                 if name not in _LOOPBACK
             ),
             gpus=tuple(self.gpus()),
@@ -137,21 +138,11 @@ class HostSampler:
         return [*self._nvidia_gpus(), *amd_gpus(self._drm)]
 
     def _cores(self) -> tuple[float, ...]:
-        """Return the utilization of each core since the last call, at first since the boot.
-
-        Not by psutil.cpu_percent, which remembers the last call of each thread: ours come from a
-        pool of threads.
-        """
-        import psutil
-
-        times = []
-        for core in psutil.cpu_times(percpu=True):
-            idle = core.idle + getattr(core, "iowait", 0.0)
-            guest = getattr(core, "guest", 0.0) + getattr(core, "guest_nice", 0.0)
-            times.append((sum(core) - guest, idle))  # the time of guests is part of user and nice
+        """Return the utilization of each core since the last call, at first since the boot."""
+        times = proc.core_ticks(self._proc)
         before, self._cpu_times = self._cpu_times, times
         if len(before) != len(times):  # the first sample, or a core was added or removed
-            before = [(0.0, 0.0)] * len(times)
+            before = [(0, 0)] * len(times)
         return tuple(_utilization(old, new) for old, new in zip(before, times, strict=True))
 
     def _nvidia_gpus(self) -> Sequence[Gpu]:
@@ -170,8 +161,8 @@ class HostSampler:
         return [gpu for line in done.stdout.splitlines() if (gpu := nvidia_gpu(line))]
 
 
-def _utilization(old: tuple[float, float], new: tuple[float, float]) -> float:
-    """Return the busy share between two pairs of total and idle seconds, in percent."""
+def _utilization(old: tuple[int, int], new: tuple[int, int]) -> float:
+    """Return the busy share between two pairs of total and idle ticks, in percent."""
     total, idle = new[0] - old[0], new[1] - old[1]
     return round(min(max(100.0 * (total - idle) / total, 0.0), 100.0), 2) if total > 0 else 0.0
 

@@ -307,17 +307,13 @@ _NET_DEV = """Inter-| Receive | Transmit
 """
 
 
-def test_host_sample_reports_kernel_counters(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_host_sample_reports_kernel_counters(tmp_path: Path) -> None:
     """Utilization is the difference to the previous sample, memory is in bytes, lo is left out."""
-    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "dev").write_text(_NET_DEV)
     (tmp_path / "meminfo").write_text(_MEMINFO)
-    (tmp_path / "vmstat").write_text("pswpin 0\npswpout 0\n")
     stat = tmp_path / "stat"
-    sampler = HostSampler(tmp_path / "drm")
+    sampler = HostSampler(tmp_path / "drm", tmp_path)
     stat.write_text("cpu 0\ncpu0 10 0 0 80 10 0 0 0 0 0\ncpu1 0 0 0 0 0 0 0 0 0 0\nintr 5\n")
     first = sampler.sample()
     stat.write_text("cpu 0\ncpu0 40 0 0 140 20 0 0 0 25 0\ncpu1 0 0 0 0 0 0 0 0 0 0\n")
@@ -330,13 +326,10 @@ def test_host_sample_reports_kernel_counters(
     assert [(i.name, i.received, i.sent) for i in second.interfaces] == [("eth0", 10, 20)]
 
 
-def test_host_sample_without_proc_raises_os_error(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_host_sample_without_proc_raises_os_error(tmp_path: Path) -> None:
     """Where the kernel's numbers are missing, OSError is raised, which ends the monitor alone."""
-    monkeypatch.setattr(psutil, "PROCFS_PATH", str(tmp_path))
     with pytest.raises(OSError, match="No such file"):
-        HostSampler(tmp_path / "drm").sample()
+        HostSampler(tmp_path / "drm", tmp_path).sample()
 
 
 @pytest.mark.parametrize(
