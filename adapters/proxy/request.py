@@ -358,13 +358,17 @@ class Request:
         if self._watcher is not None:
             self._watcher.cancel()
             self._watcher = None
-            if self._set_on_disconnect is not None:
-                self._set_on_disconnect(None)
-                self._set_on_disconnect = None
+        if self._set_on_disconnect is not None:
+            self._set_on_disconnect(None)
+            self._set_on_disconnect = None
 
     def _watch_now(self) -> None:
         idle = self._watcher is None or self._watcher.done()
-        if self._task is not None and idle and self._ahead is None:
+        if self._task is None or not idle or self._ahead is not None:
+            return
+        if self._is_complete and self._set_on_disconnect is None:
+            self._await_disconnect()
+        if self._set_on_disconnect is None:  # under a server that has no such callback
             self._watcher = asyncio.get_running_loop().create_task(self._watch_disconnect())
 
     async def _watch_disconnect(self) -> None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol, cast
 
@@ -108,7 +107,8 @@ class ServerConnection(asyncio.Protocol):
         self._try_fast_path = try_fast_path
         self._unstarted: RequestCycle | None = None  # the current one, until its slice is parsed
         self._current: RequestCycle | None = None  # it is being served
-        self._queue: deque[RequestCycle] = deque()  # received behind it, completely or in part
+        # Received behind it, completely or in part; empty but for pipelining.
+        self._queue: list[RequestCycle] = []
         self._error = 0  # status to send after the current response
         self._tasks: set[asyncio.Task[None]] = set()
         self._ignores_input = False  # what still comes is thrown away
@@ -295,7 +295,7 @@ class ServerConnection(asyncio.Protocol):
         if not cycle.keep_alive:
             self._close(linger=not cycle.is_received or self.transport.can_write_eof())
         elif self._queue:
-            self._start(self._queue.popleft())
+            self._start(self._queue.pop(0))
         elif self._error:
             self._send_error(self._error, self._parser.request_id())
         else:
