@@ -169,6 +169,8 @@ def root_path(options: argparse.Namespace) -> str:
     Raises:
         BindError: It cannot be a root path.
     """
+    if not options.root_path:
+        return ""  # without the routes, whose import takes longer than anything else
     from ..app.root_path import parse_root_path
     from ..proxy.api.route_table import ROUTES
 
