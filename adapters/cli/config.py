@@ -28,22 +28,16 @@ from .defaults import (
     NoConfigurationError,
     choose_configuration,
     configuration_sources,
-    proxy_url,
 )
 from .output import _fail
 from .remote.client import ApiError, proxy_of, reading
 from .serve import check_address, root_path
 
-_LIMIT_S = 60.0
-
 
 def plan(options: argparse.Namespace) -> int:
-    """Print the plan of a reload, between two files or in a running proxy."""
+    """Print the plan of a reload, between two files."""
     from ..app.chart_setup import chart, chart_problem
 
-    if not options.files:
-        options.url = options.url or proxy_url()
-        return _ask(options, "plan")
     if options.url is not None or len(options.files) != 2:
         _fail("config plan: expected two files, OLD and NEW, or none for those of a running proxy")
         return 2
@@ -78,43 +72,10 @@ def _readings(*configs: Config) -> Sequence[PoolReading]:
         return ()  # only declared pools are known
 
 
-def reload(options: argparse.Namespace) -> int:
-    """Reload the configuration of a running proxy; print what changed."""
-    return _ask(options, "reload")
-
-
 def _load_both(old: Path, new: Path) -> tuple[Config, Config]:
     before = load_config([old])
     ports = {model.id: model.port for model in before.models.values() if model.port is not None}
     return before, load_config([new], ports=ports)
-
-
-def _ask(options: argparse.Namespace, what: str) -> int:
-    try:
-        field = "plan" if what == "reload" else "text"
-        path = f"/api/config/{what}"
-        value = proxy_of(options).send("POST", path, field=field, limit_s=_LIMIT_S)
-        with reading(options.url):
-            problems = [str(problem["text"]) for problem in value.get("problems", ())]
-            text = "".join([(value["plan"] if what == "reload" else value)["text"]])
-    except ApiError as error:
-        return _refused(options, error)
-    if options.json:
-        print(json.dumps(value, indent=2))
-        return 0
-    for problem in problems:
-        print(problem, file=sys.stderr)
-    print(text)
-    return 0
-
-
-def _refused(options: argparse.Namespace, error: ApiError) -> int:
-    problems = error.error.get("problems")
-    if options.json and error.error:
-        print(json.dumps({"error": error.error}, indent=2))
-    elif problems:
-        print("\n".join(problem["text"] for problem in problems), file=sys.stderr)
-    return _fail("nothing was changed" if problems else str(error))
 
 
 class Examined:

@@ -114,6 +114,6 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "config-check": ("config", "check"),
     "config-keys": ("keys", "keys"),
     "config-schema": ("config", "schema"),
-    "config-plan": ("config", "plan"),
-    "config-reload": ("config", "reload"),
+    "config-plan": ("remote.reloading", "plan"),
+    "config-reload": ("remote.reloading", "reload"),
 }

@@ -663,6 +663,9 @@ def test_help_shows_examples_that_are_understood(
         ("top --once --url 127.0.0.1:1", ["logging", "httpx", "swapchart.runtime", "rich"]),
         ("run a --url 127.0.0.1:1", ["logging", "httpx", "swapchart.runtime", "anyio"]),
         ("load a --url 127.0.0.1:1", ["logging", "httpx", "swapchart.runtime", "anyio"]),
+        ("config reload --url 127.0.0.1:1", ["logging", "yaml", "swapchart.runtime", "anyio"]),
+        ("config plan --url 127.0.0.1:1", ["logging", "yaml", "swapchart.runtime", "anyio"]),
+        ("yield a --url 127.0.0.1:1", ["logging", "yaml", "swapchart.runtime", "anyio"]),
     ],
 )
 def test_command_imports_little(arguments: str, absent: list[str]) -> None:

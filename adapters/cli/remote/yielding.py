@@ -12,8 +12,8 @@ from .client import asking, proxy_of
 @asking
 def leave(options: argparse.Namespace) -> int:
     """Leave memory pools of a running proxy to other programs, or end that."""
-    from ...config.schema.memory import bytes_of
     from ...system.durations import seconds_of
+    from ...system.sizes import bytes_of
 
     lasts_s, keep = None, bytes_of(options.keep)
     if keep is None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, TypeAlias
 
+from ...system.sizes import bytes_of
 from .fields import Count, Seconds
-from .memory import bytes_of
 from .section import BeforeValidator, Field, Section, WithJsonSchema, refuse
 
 

@@ -6,31 +6,22 @@ number is rejected, because other programs mean megabytes or bytes by it; 0 need
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
 from ....dataclass import dataclass
+from ...system.sizes import amount_of
 from ..command_line import UnterminatedQuoteError, split_command
 from .fields import CommandLine
 from .section import (
     AfterValidator,
     BeforeValidator,
     Field,
-    RefusedError,
     Section,
     WithJsonSchema,
     refuse,
 )
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*(B|[kKMGT]i?B|%)")
-_LONGEST_SIZE = 32
-_UNITS = {
-    "B": 1,
-    **{f"{letter}iB": 1 << shift for letter, shift in zip("KMGT", (10, 20, 30, 40), strict=True)},
-    **{f"{letter}B": 10**power for letter, power in zip("kMGT", (3, 6, 9, 12), strict=True)},
-    "KB": 1000,
-}
 _PATTERN = r"^(0|\d+(\.\d+)?\s*(B|[kKMGT]i?B|%))$"
 
 
@@ -60,25 +51,15 @@ def _as_size(value: object) -> Size:
         if value == 0:
             return Size(bytes_=0)
         raise refuse(f"expected a size with a unit, such as {value:g}GiB or {value:g}MiB")
-    text = value if isinstance(value, str) and len(value) <= _LONGEST_SIZE else ""
-    if text == "0":
-        return Size(bytes_=0)
-    match = _SIZE.fullmatch(text)
-    if match is None:
+    found = amount_of(value) if isinstance(value, str) else None
+    if found is None:
         raise refuse("expected a size such as 12GiB, 512MiB or 80%")
-    if match[2] != "%":
-        return Size(bytes_=int(float(match[1]) * _UNITS[match[2].replace("kiB", "KiB")]))
-    if float(match[1]) > 100:
+    number, unit = found
+    if unit != "%":
+        return Size(bytes_=int(number))
+    if number > 100:
         raise refuse("expected at most 100%")
-    return Size(share=float(match[1]) / 100)
-
-
-def bytes_of(text: str) -> int | None:
-    """Return the bytes that *text* says, such as ``4GiB``; None if it is no size, or a share."""
-    try:
-        return _as_size(text).bytes_
-    except RefusedError:
-        return None
+    return Size(share=number / 100)
 
 
 #: A size, or a share of the pool.
