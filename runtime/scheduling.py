@@ -6,12 +6,13 @@ the requests and entries. Nothing here decides anything.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from .arguments import require_count, require_seconds
 from .errors import RequestError
+from .median import median
 from .memory import Amounts, MemoryNeed
 from .request_wait import RequestWait
 from .waiter import PendingRequest
@@ -203,7 +204,7 @@ class ServiceEntry:
         earlier runs of the program, or 1.
         """
         starts = self.starts_s[1:] if len(self.starts_s) > 1 else self.starts_s
-        return _median(starts) if starts else self.earlier_load_s or 1.0
+        return median(starts) if starts else self.earlier_load_s or 1.0
 
     @property
     def has_load_time(self) -> bool:
@@ -248,12 +249,3 @@ class Refuse:
 
 
 Decision: TypeAlias = Grant | Evict | Refuse
-
-
-def _median(values: Iterable[float]) -> float:
-    """Return the median of *values*; the module statistics takes 0.3 MB."""
-    ordered = sorted(values)
-    middle = len(ordered) // 2
-    if len(ordered) % 2:
-        return ordered[middle]
-    return (ordered[middle - 1] + ordered[middle]) / 2

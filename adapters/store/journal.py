@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict
-from statistics import median
 from time import time
 from typing import Any
 
 from ...dataclass import dataclass
 from ...runtime import HookResult, Transition
+from ...runtime.median import median
 from ..system.own_node import own_node_name
 from . import footprints, timeline_schema
 from .database import Database

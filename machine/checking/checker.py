@@ -11,9 +11,9 @@ no step does.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from ...dataclass import dataclass
 from ..compiled import Machine
 from ..digest import proof_digest_of
 from ..document import Document, Value, state_path

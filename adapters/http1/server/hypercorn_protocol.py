@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -140,6 +141,7 @@ class _ServedConnection:
             nonlocal disconnected
             # From now on: earlier applications may have to end first.
             disconnected = _watch_disconnect(loop, reader)
+            stream._drain_waiters = deque()
             transport.set_protocol(stream)
             reader.feed_data(data)
             if not transport.is_reading():
@@ -155,6 +157,7 @@ class _ServedConnection:
             try_fast_path=fast_path_of(app.app),
         )
         transport.set_protocol(connection)
+        stream._drain_waiters = ()  # an empty deque takes 0.8 kB of each connection
         connection.connection_made(transport)
         _move_input(reader, connection)
         try:

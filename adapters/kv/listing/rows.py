@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
+from ....dataclass import dataclass
 from ..entry import Entry
 from ..library.conversation import Conversation
 
