@@ -73,6 +73,8 @@ def _run(options: argparse.Namespace) -> int:
         from .chart import COMMANDS
 
         return COMMANDS[options.run](options)
+    if options.run == "config-plan" and not options.files:
+        options.run = "config-plan-of-proxy"
     module, name = _COMMANDS[options.run]
     gc.disable()  # what is imported stays
     command: Command = getattr(import_module(f".{module}", __package__), name)
@@ -114,6 +116,7 @@ _COMMANDS: Mapping[str, tuple[str, str]] = {
     "config-check": ("config", "check"),
     "config-keys": ("keys", "keys"),
     "config-schema": ("config", "schema"),
-    "config-plan": ("remote.reloading", "plan"),
+    "config-plan": ("config", "plan"),
+    "config-plan-of-proxy": ("remote.reloading", "plan"),
     "config-reload": ("remote.reloading", "reload"),
 }

@@ -19,11 +19,7 @@ def reload(options: argparse.Namespace) -> int:
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Print the plan of a reload, between two files or in a running proxy."""
-    if options.files:
-        from ..config import plan as plan_of_files  # which reads configurations
-
-        return plan_of_files(options)
+    """Print the plan of a reload in a running proxy."""
     options.url = options.url or proxy_url()
     return _ask(options, "plan")
 

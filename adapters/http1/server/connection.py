@@ -107,8 +107,7 @@ class ServerConnection(asyncio.Protocol):
         self._try_fast_path = try_fast_path
         self._unstarted: RequestCycle | None = None  # the current one, until its slice is parsed
         self._current: RequestCycle | None = None  # it is being served
-        # Received behind it, completely or in part; empty but for pipelining.
-        self._queue: list[RequestCycle] = []
+        self._queue: list[RequestCycle] = []  # received behind it, completely or in part
         self._error = 0  # status to send after the current response
         self._tasks: set[asyncio.Task[None]] = set()
         self._ignores_input = False  # what still comes is thrown away
