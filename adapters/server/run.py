@@ -21,7 +21,7 @@ from ...runtime import Supervisor
 from ...runtime.fence import kept
 from ..app.application import Application
 from ..http1 import hypercorn_import
-from ..http1.freed_memory import return_freed_soon, use_one_arena
+from ..http1.freed_memory import use_one_arena
 from ..process import rlimits
 from ..system import name_lookup
 from .backends import _BESIDE, _SERVERS
@@ -138,7 +138,6 @@ async def _serve(app: Application, sock: socket.socket, options: ServeOptions) -
         options.on_listening(url_of(sock, "http" if options.certificate is None else "https"))
         ollama = _open_for_ollama(app, options)
         notifier.tell("READY=1")
-        return_freed_soon()
         living = loop.create_task(kept(notifier.live))
         asked = loop.create_task(kept(stopping.wait))
         killer = loop.create_task(kept(kill_when_hurried))
