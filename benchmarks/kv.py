@@ -87,7 +87,7 @@ class Bench:
         return "Library under load", kv_load.text_of(load, turns)
 
     def _waits(self, weather: Weather) -> tuple[str, list[str]]:
-        tokens, count = (300, 2) if self._options.quick else (2000, 100)
+        tokens, count = (300, 2) if self._options.quick else (1000, 50)
         waits = kv_load.measure_waits(
             self._folder / "waits", self._server, self._model, tokens=tokens, count=count
         )

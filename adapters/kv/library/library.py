@@ -49,6 +49,7 @@ class Library:
         self._all: dict[str, Conversation] = {}
         self._index, self._fingerprint = Index(), ""
         self._is_open = False
+        self._disk = anyio.Lock()  # descriptions are written and removed one after the other
         self._writing = 0
         self._written = anyio.Event()
 
@@ -149,11 +150,12 @@ class Library:
             return
         self._all[one.file] = one
         self._offer(one)
-        if one.sha256:  # else `complete` writes it
-            await threads.run(self._write, one, is_durable)
-
-    def _write(self, one: Conversation, is_durable: bool) -> None:
-        self._store.write(one, is_durable=is_durable)
+        if not one.sha256:  # `complete` writes it
+            return
+        async with self._disk:
+            latest = self._all.get(one.file)
+            if latest is not None:
+                await threads.run(lambda: self._store.write(latest, is_durable=is_durable))
 
     async def forget(self, *files: str) -> None:
         """Remove the conversations in *files*."""
@@ -162,7 +164,8 @@ class Library:
             self._index.remove(file)
             self.digests.forget(file)
         if files:
-            await threads.run(self._store.remove, files)
+            async with self._disk:
+                await threads.run(self._store.remove, files)
 
     async def purge(self) -> int:
         """Remove all conversations that are there now; return their number."""

@@ -227,7 +227,8 @@ class SlotTransfers:
             return False
         ms = (time.perf_counter() - began) * 1000
         now = library.get(one.file) or one
-        await library.update(replace(now, restore_ms=round(ms, 1), is_suspect=False))
+        done = replace(now, restore_ms=round(ms, 1), is_suspect=False)
+        self._tasks.start_soon(library.update, done)  # the request need not wait for the disk
         library.files.note_use(one.file)
         self._state.record(self._server.key).note_restore(one.size, ms)
         slot.chain, slot.tokens, slot.file = Chain(one.hashes, one.tokens), one.tokens, one.file

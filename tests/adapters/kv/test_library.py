@@ -395,6 +395,23 @@ async def test_quota_removes_the_least_recently_used(tmp_path: Path, command: li
     assert {path.stat().st_size for path in kept.slot_files()} == {one["size"] for one in found}
 
 
+async def test_descriptions_are_written_one_after_the_other(kept: Kept) -> None:
+    """The last of many updates at once is on the disk, and one that was removed stays removed."""
+    async with kept.life() as life:
+        await told(kept, life, "red", "blue")
+        library = director_of(kept)._library
+        red, blue = sorted(library.all(), key=lambda one: one.words, reverse=True)
+        async with anyio.create_task_group() as tasks:
+            for number in range(50):
+                tasks.start_soon(library.update, replace(red, restores=number))
+                tasks.start_soon(library.update, replace(blue, restores=number))
+            tasks.start_soon(library.forget, blue.file)
+        found = descriptions(kept)
+
+    assert [(one["file"], one["restores"]) for one in found] == [(red.file, 49)]
+    assert [path.name for path in kept.slot_files()] == [red.file]
+
+
 def test_store_opens_after_a_kill_in_the_middle_of_a_save(tmp_path: Path) -> None:
     """A slot file without a description is unknown, and so is a description without a file."""
     store = ConversationStore(NAME, tmp_path)
