@@ -155,6 +155,7 @@ class ResponseParser:
         response.status, response.reason, response.repeated_head = head.status, head.reason, head
         response.headers = head.fields.with_length(length)
         response.content_length = len(body)
+        self._may_keep, self._ends_at_eof = True, False
         if body:
             response.add(body)
         self.has_progress = self.is_complete = self.can_keep = True

@@ -14,6 +14,7 @@ from tools.wire import REFUSED, SMUGGLED, P
 
 from swapchart.adapters.http1.client.response import ResponseConnection, UpstreamResponse
 from swapchart.adapters.http1.client.response_parser import RepeatedHeads, ResponseParser
+from swapchart.adapters.http1.io_batch import WriteBatch
 from swapchart.adapters.http1.repeated_head import (
     TRIES,
     RepeatedFields,
@@ -24,6 +25,7 @@ from swapchart.adapters.http1.repeated_head import (
 from swapchart.adapters.http1.server.request_cycle import RequestCycle
 from swapchart.adapters.http1.server.request_parser import RequestParser
 from swapchart.adapters.http1.server.validation import H1Limits
+from swapchart.adapters.http1.server.writer import ConnectionWriter
 
 _KEY = P + b"Authorization: Bearer k\r\nX-Empty:\r\n"
 _OK = b"HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: %d\r\nX-Z: z\r\n\r\n%b"
@@ -93,7 +95,7 @@ class Requests:
     def __init__(self, *, remembers: bool = True) -> None:
         self.cycles: list[RequestCycle] = []
         self.loop = SimpleNamespace(time=lambda: 1.0)
-        self.writer = self.input_buffer = None
+        self.writer = ConnectionWriter(cast("Any", self.loop), WriteBatch())
         self.parser = RequestParser(
             cast("Any", self), H1Limits(), root_path="", state={}, accepts_upgrades=False
         )

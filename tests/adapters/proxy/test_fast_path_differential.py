@@ -176,7 +176,7 @@ _TARGETS = [
     CHAT, CHAT + "?x=1", CHAT + "?key=sk-all", CHAT + "?", "/v1/completions", "/v1/messages",
     "/v1/embeddings", "/v/chat/completions", "/v1/chat%2Fcompletions", "/v1/chat/completion%73",
     "/v1//chat/completions", "/v1/chat/completions/", "/upstream/a/v1/chat/completions",
-    "/upstream/a", "/audioapi/v1/tasks/run", "/v1/audio/voices?model=a", "/running", "/nowhere",
+    "/upstream/a", "/audioapi/v1/tasks/run", "/v1/audio/voices?model=a", "/health", "/nowhere",
     "http://localhost" + CHAT,
 ]  # fmt: skip
 _NAMES = [
