@@ -210,6 +210,18 @@ def test_commands_are_executable_and_sound(name: str) -> None:
     assert subprocess.run(["sh", "-n", name], cwd=ROOT).returncode == 0
 
 
+def test_paths_of_tests_in_commands_exist() -> None:
+    """A command that names a file which was renamed runs no test at all."""
+    named = {
+        (command.name, path)
+        for command in (ROOT / "dev", ROOT / "tests/conftest.py", *(ROOT / ".ci").iterdir())
+        for path in re.findall(r"tests/[\w/.]*\w", command.read_text())
+    }
+
+    assert len(named) > 30
+    assert [each for each in sorted(named) if not (ROOT / each[1]).exists()] == []
+
+
 def test_dev_with_unknown_command_lists_its_commands(tmp_path: Path) -> None:
     """From any folder, and before it sets anything up."""
     argv = ["sh", str(ROOT / "dev"), "nonsense"]
