@@ -450,7 +450,7 @@ def test_ui_goes_on_without_another_key(browser: Browser, serve: Serve) -> None:
         expect_text(page, "#proxy-log", "no admin scope")
         assert not page.locator("#key-dialog").is_visible()
         page.locator("#ask-key").click()
-        expect_text(page, "#key-why", "no admin scope")
+        page.locator("#key-dialog[open]").wait_for()
         page.keyboard.press("Escape")
         page.get_by_role("link", name="Configuration").click()
         page.locator("#reload").click()

@@ -81,8 +81,9 @@ export async function send(path, given = {}) {
   }
   if (NOT_FOR_A_KEY.has(detail?.code)) rejected.value = message;
   else if (response.status === 401 || response.status === 403) {
-    const isWrong = response.status === 401 && key === sessionStorage.getItem(KEY);
-    if (isWrong) sessionStorage.removeItem(KEY);
+    const isCurrent = key === sessionStorage.getItem(KEY); // else another one was typed meanwhile
+    if (isCurrent && response.status === 401) sessionStorage.removeItem(KEY);
+    if (!isCurrent) throw new Failure(response.status, message, detail);
     if (!sessionStorage.getItem(DECLINED) || (given.method ?? "GET") !== "GET") keyWanted.value = message;
   }
   throw new Failure(response.status, message, detail);
