@@ -10,10 +10,9 @@ import math
 import os
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
-
-from ...dataclass import dataclass, field
 
 Value: TypeAlias = int | float | bool | str
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
-
-from ...dataclass import dataclass
 
 #: Alternative spelling -> the spelling used here.
 _SPELLINGS = {

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePath
 
-from ...dataclass import dataclass
 from ..llama_cpp.gguf import Gguf, GgufError, read_gguf, shards
 from ..llama_cpp.launch_args import LaunchLine
 
