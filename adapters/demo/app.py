@@ -7,8 +7,8 @@ import hashlib
 import os
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
-from ...dataclass import dataclass
 from . import api_formats
 from .api_formats import MakeDialect
 from .engine import Engine, Job, Outcome

@@ -10,8 +10,8 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 
-from ...dataclass import dataclass, field
 from .fake_model import reply
 from .http import HttpError
 from .slots import Slot, Slots

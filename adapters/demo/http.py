@@ -10,11 +10,10 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
-
-from ...dataclass import dataclass, field
 
 HEAD_LIMIT = 1 << 16
 """Maximum size of the request line and headers; bytes."""

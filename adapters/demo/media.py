@@ -7,9 +7,9 @@ import hashlib
 import struct
 import wave
 from collections.abc import Sequence
+from dataclasses import dataclass
 from io import BytesIO
 
-from ...dataclass import dataclass
 from .fake_model import Json, embedding, relevance, token_id
 from .http import HttpError, whole_number
 

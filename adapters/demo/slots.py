@@ -18,9 +18,9 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ...dataclass import dataclass, field
 from .fake_model import Json, common_prefix
 from .http import HttpError
 

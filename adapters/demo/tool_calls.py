@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from ...dataclass import dataclass
 from .fake_model import Json, text_of
 
 _USER, _RESULT, _MODEL = "user", "result", "model"

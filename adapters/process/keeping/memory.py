@@ -28,6 +28,9 @@ class RingReader(LogReader):
         """Append *data*; never waits and never raises."""
         guard_keeping.write_ring(self._ring, data)
 
+    def end_section(self) -> None:
+        """Do nothing: the ring keeps the output of all starts."""
+
 
 @dataclass(slots=True, kw_only=True)
 class Remembered:

@@ -6,10 +6,15 @@ CPU time, and many proxies are never asked for metrics.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from ....http1.asgi_types import Send
 from ....system.background_import import import_in_thread
 from ...context import ProxyContext
 from ...request import Request
+
+if find_spec("prometheus_client") is None:  # said when the proxy starts, not by its metrics
+    raise ModuleNotFoundError("No module named 'prometheus_client'", name="prometheus_client")
 
 
 async def metrics(proxy: ProxyContext, request: Request, send: Send) -> None:
