@@ -1,4 +1,4 @@
-"""Our dataclasses behave as those of the standard library."""
+"""The dataclasses of this package behave as those of the standard library."""
 
 from __future__ import annotations
 
