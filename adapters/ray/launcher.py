@@ -163,7 +163,8 @@ class RayLauncher(NodeLauncher):
         try:
             answer = await connection.request("start", {"node": state.id, "facts": facts})
             _raise_error(answer)
-            process.take(answer)
+            # A process may have ended by now. Its end comes with an event, behind its output.
+            process.take({**answer, "code": None, "killed": None})
             is_started = True
         finally:
             if not is_started:
