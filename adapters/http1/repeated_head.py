@@ -15,7 +15,7 @@ from itertools import chain
 Fields = list[tuple[bytes, bytes]]
 
 TRIES = 8
-"""Heads in a row that are remembered in vain before a sender counts as one that varies them."""
+"""Heads in a row that are remembered without use before a sender counts as one that varies them."""
 
 _MAX_BYTES = 1 << 12  # longer heads are not remembered
 _MAX_DIGITS = 12  # of a Content-Length

@@ -85,7 +85,7 @@ class Conversations(Protocol):
 
 
 class SavedCaches(Protocol):
-    """What is kept of the prompt caches of models; see ``kv.listing.overview``."""
+    """Saved prompt caches of models; see ``kv.listing.overview``."""
 
     def describe(
         self, model: str, limit: int, *, shows_words: bool

@@ -9,11 +9,10 @@ import msgspec
 
 from ..body.model_name import quoted_name
 from ..context import ProxyContext
-from ..query import whole_number
 from ..request import Request
 from ..responses import ApiError
 from .handler import ApiHandler
-from .models import local_model
+from .models import limit_of, local_model
 from .schema.kv import KvFacts, KvLimits, Purged, SavedCache, SavedConversation
 
 MOST_CONVERSATIONS = 1000
@@ -27,12 +26,8 @@ _NOTHING: dict[str, Any] = {
 async def saved(proxy: ProxyContext, request: Request) -> SavedCache:
     """Return what is kept of a model, and the conversations that were used last."""
     name = local_model(proxy, request)
-    given = parse_qs(request.query.decode("latin-1"))
-    limit = given.get("limit", ["100"])[-1]
-    count = whole_number(limit, 1, MOST_CONVERSATIONS)
-    if count is None:
-        raise ApiError(400, f"limit: expected 1 to {MOST_CONVERSATIONS}, got {quoted_name(limit)}")
-    words = given.get("words", ["false"])[-1]
+    count = limit_of(request, default=100, most=MOST_CONVERSATIONS)
+    words = parse_qs(request.query.decode("latin-1")).get("words", ["false"])[-1]
     if words not in ("true", "false"):
         raise ApiError(400, f"words: expected true or false, got {quoted_name(words)}")
     found = _NOTHING

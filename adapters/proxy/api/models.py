@@ -75,18 +75,43 @@ async def chart(proxy: ProxyContext, request: Request) -> Chart:
 @ApiHandler
 async def history(proxy: ProxyContext, request: Request) -> History:
     """Return the last transitions of a model, the newest first."""
+    name, _, rows = await journal_of_model(proxy, request, default=100, most=HISTORY_LIMIT)
+    return History(model=name, data=transition_rows(proxy, request, rows))
+
+
+async def journal_of_model(
+    proxy: ProxyContext, request: Request, *, default: int, most: int, rows_of_each: int = 1
+) -> tuple[str, int, list[dict[str, Any]]]:
+    """Return the model that the path names, the ``limit`` of the query, and its last rows.
+
+    Args:
+        proxy: Has the journal.
+        request: The request.
+        default: Limit without one in the query.
+        most: Largest limit.
+        rows_of_each: Rows of the journal for each of what is counted.
+
+    Raises:
+        ApiError: 503: there is no journal, or it cannot be read; 404: no such model; 400: another
+            limit.
+    """
     if proxy.history is None:
         raise ApiError(503, "no history is kept: the store is switched off")
     name = local_model(proxy, request)
-    limit = parse_qs(request.query.decode("latin-1")).get("limit", ["100"])[-1]
-    count = whole_number(limit, 1, HISTORY_LIMIT)
-    if count is None:
-        raise ApiError(400, f"limit: expected 1 to {HISTORY_LIMIT}, got {quoted_name(limit)}")
+    count = limit_of(request, default=default, most=most)
     try:
-        rows = await proxy.history(name, limit=count)
+        return name, count, await proxy.history(name, limit=count * rows_of_each)
     except SwapchartError as error:
         raise ApiError(503, str(error)) from error
-    return History(model=name, data=transition_rows(proxy, request, rows))
+
+
+def limit_of(request: Request, *, default: int, most: int) -> int:
+    """Return the ``limit`` of the query, or *default*; refuses another number than 1 to *most*."""
+    limit = parse_qs(request.query.decode("latin-1")).get("limit", [str(default)])[-1]
+    count = whole_number(limit, 1, most)
+    if count is None:
+        raise ApiError(400, f"limit: expected 1 to {most}, got {quoted_name(limit)}")
+    return count
 
 
 def transition_rows(

@@ -240,7 +240,7 @@ async def test_read_batch_pieces_of_a_client_keep_their_order(
 async def test_read_batch_request_before_a_half_close_is_served(
     clock: Callable[[float], None],
 ) -> None:
-    """What waits is dealt with before the end of the connection."""
+    """Data that waits is dealt with before the end of the connection."""
     loop = asyncio.get_running_loop()
     manager = ConnectionManager(loop, H1Limits(), lambda: False)
     paths: list[str] = []

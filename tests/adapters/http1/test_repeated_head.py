@@ -151,7 +151,7 @@ def test_request_in_two_pieces_does_not_end_the_recognition() -> None:
 
 
 def test_senders_of_varying_heads_are_no_longer_remembered() -> None:
-    """After some heads in vain, remembering costs nothing more."""
+    """After some heads that did not come again, remembering costs nothing more."""
     requests = Requests()
     requests.feed([post(b"a", P + b"X-Trace: %d\r\n" % number) for number in range(TRIES + 1)])
     again = post(b"a", P + b"X-Trace: again\r\n")
@@ -174,7 +174,7 @@ def test_request_heads_with_an_effect_are_parsed_each_time(field: bytes) -> None
 @row("C04")
 @pytest.mark.parametrize("name", REFUSED)
 def test_invalid_request_behind_repeated_heads_is_refused_alike(name: str) -> None:
-    """What was remembered changes nothing about other requests, in one read or byte by byte."""
+    """A remembered head changes nothing about other requests, in one read or byte by byte."""
     data = REFUSED[name][1] + SMUGGLED
     before = [post(b"abc", P)] * 3
     for pieces in ([data], [bytes((byte,)) for byte in data[:300]]):

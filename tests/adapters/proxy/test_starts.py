@@ -117,7 +117,7 @@ def test_transitions_without_a_start_belong_to_none() -> None:
 
 
 def test_start_that_is_cut_or_long_is_bounded() -> None:
-    """What is left of a start whose first transitions were not read; and one that sleeps a lot."""
+    """The rest of a start whose first transitions were not read; and one that sleeps a lot."""
     journal = Journal().add(*START).add(*STOP)
     (cut,) = grouped(journal.rows[:3:-1], lifecycle().promises, RUN)
     assert (cut.number, cut.outcome, len(cut.transitions)) == (1, "stopped", 8)

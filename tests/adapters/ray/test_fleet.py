@@ -133,7 +133,7 @@ async def test_node_is_used_only_when_what_it_has_left_is_ended(
 async def test_run_of_an_earlier_proxy_on_a_node_that_comes_late_ends_with_its_hooks(
     rig: Rig,
 ) -> None:
-    """What the proxy itself has counted as ended is killed: its hooks have run."""
+    """A process that the proxy itself has counted as ended is killed: its hooks have run."""
     process = RayProcess("own", rig.fleet, None, node="box1", node_id="n")
     rig.fleet.processes["own"] = process
     rig.sidecar.fails.add("forget")

@@ -93,7 +93,7 @@ class SavedConversation(Part, kw_only=True):
 
 
 class SavedCache(Body, kw_only=True):
-    """What is kept of the prompt cache of a model.
+    """Saved prompt cache of a model.
 
     Attributes:
         mode: `kv` of the configuration.

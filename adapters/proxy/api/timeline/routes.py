@@ -27,7 +27,7 @@ from ...request import Request
 from ...responses import ApiError
 from ..activity import finished_request
 from ..handler import ApiHandler
-from ..models import local_model, transition_rows
+from ..models import journal_of_model, transition_rows
 from ..schema import timeline as schema
 from ..schema import transitions
 from .lanes import Interval, SwapSpan, answering, intervals, swaps
@@ -126,17 +126,9 @@ async def swap(proxy: ProxyContext, request: Request) -> schema.SwapDetails:
 @ApiHandler
 async def starts(proxy: ProxyContext, request: Request) -> transitions.Starts:
     """Return the last starts of a model with their transitions and hooks, the newest first."""
-    if proxy.history is None:
-        raise ApiError(503, "no history is kept: the store is switched off")
-    name = local_model(proxy, request)
-    limit = parse_qs(request.query.decode("latin-1")).get("limit", ["20"])[-1]
-    count = whole_number(limit, 1, MOST_STARTS)
-    if count is None:
-        raise ApiError(400, f"limit: expected 1 to {MOST_STARTS}, got {quoted_name(limit)}")
-    try:
-        rows = await proxy.history(name, limit=count * _ROWS_OF_START)
-    except StoreError as error:
-        raise ApiError(503, str(error)) from error
+    name, count, rows = await journal_of_model(
+        proxy, request, default=20, most=MOST_STARTS, rows_of_each=_ROWS_OF_START
+    )
     life = proxy.supervisor[name]
     found = grouped(transition_rows(proxy, request, rows), life.document.promises, proxy.run)
     for start in found[:count]:
