@@ -11,7 +11,7 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 Headers: TypeAlias = list[tuple[bytes, bytes]]
 SendFullResponse: TypeAlias = Callable[[int, Headers, bytes], bool]
-WriteBody: TypeAlias = Callable[[bytes], bool]
+WriteBody: TypeAlias = Callable[[bytes, bytes], bool]
 
 
 @runtime_checkable

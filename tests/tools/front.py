@@ -29,10 +29,10 @@ class Client:
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
 
-    def send(self, value: Any = None, *fields: str, path: str = PATH) -> None:
+    def send(self, value: Any = None, *fields: str, path: str = PATH, version: str = "1.1") -> None:
         body = json.dumps({"model": "a", "n": 1} if value is None else value).encode()
         lines = [
-            f"POST {path} HTTP/1.1",
+            f"POST {path} HTTP/{version}",
             "Host: localhost",
             *fields,
             f"Content-Length: {len(body)}",

@@ -16,6 +16,7 @@ from .errors import Stage, UpstreamBroken
 from .request_body import send_chunks, send_slices
 from .response import UpstreamResponse
 from .response_parser import RepeatedHeads, ResponseParser
+from .single_chunk import payload_of
 
 _JOIN_BYTES = 1 << 16  # largest body that is sent in one write with the headers
 _HIGH_BYTES = 1 << 18  # reading stops while more bytes of a response are unread
@@ -256,7 +257,14 @@ class Connection(asyncio.Protocol):
             waiter.set_result(None)
 
     def data_received(self, data: bytes) -> None:
-        """Take *data*, with that of the pool's other connections."""
+        """Take *data*, with that of the pool's other connections unless it is one chunk."""
+        parser = self._parser
+        if parser.is_between_chunks and not self.is_read_pending:
+            response = parser.response
+            if response is not None and response.chunk_listener is not None:
+                payload = payload_of(data)
+                if payload is not None and response.pass_on(payload, data):
+                    return
         batch = self.pool.read_batch
         if self.is_read_pending:
             batch.flush()

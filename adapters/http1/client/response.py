@@ -27,6 +27,13 @@ class ResponseListener(Protocol):
         """Handle the arrival of headers or body bytes, the end of the response, or an error."""
 
 
+class ChunkListener(Protocol):
+    """Receiver of chunks of a body."""
+
+    def take_chunk(self, payload: bytes, chunk: bytes, /) -> bool:
+        """Handle *payload*, which arrived framed as *chunk*; False means that it did nothing."""
+
+
 class ResponseConnection(Protocol):
     """Connection that a response arrives on, as far as the response uses it.
 
@@ -69,6 +76,7 @@ class UpstreamResponse:
         upgraded: The upstream switched protocols: ``read`` returns raw bytes, ``write`` sends them.
         bytes_received: Bytes of the body that have arrived so far.
         chunks: Chunks of the body that were not read yet; filled by the parser.
+        chunk_listener: Gets a chunk that arrives alone, in place of `chunks`; None for none.
         buffered_bytes: Total size of `chunks`. The connection stops reading above a limit.
         is_paused: The connection has stopped reading from the socket for that reason.
         repeated_head: Head that it has in common with earlier responses; None if it has none.
@@ -81,6 +89,7 @@ class UpstreamResponse:
         "_waiter",
         "buffered_bytes",
         "bytes_received",
+        "chunk_listener",
         "chunks",
         "content_length",
         "headers",
@@ -99,6 +108,7 @@ class UpstreamResponse:
         self.upgraded = False
         self.bytes_received = self.buffered_bytes = 0
         self.chunks: list[bytes] = []
+        self.chunk_listener: ChunkListener | None = None
         self.is_paused = False
         self.repeated_head: RepeatedHead | None = None
         self._conn: ResponseConnection | None = conn
@@ -241,6 +251,14 @@ class UpstreamResponse:
         self.chunks.append(data)
         self.buffered_bytes += size
         self.bytes_received += size
+
+    def pass_on(self, payload: bytes, chunk: bytes) -> bool:
+        """Give the next chunk of the body to `chunk_listener`; False means that it is not taken."""
+        listener = self.chunk_listener
+        if listener is None or self.chunks or not listener.take_chunk(payload, chunk):
+            return False
+        self.bytes_received += len(payload)
+        return True
 
     async def wait(self, timeout_s: float | None, stage: Stage) -> None:
         """Wait for the next notification.

@@ -61,6 +61,7 @@ class ResponseParser:
         is_complete: The whole response has arrived.
         has_surplus: Bytes arrived after a complete response, so the connection is unusable.
         can_keep: The connection can carry another request; valid once `is_complete`.
+        is_between_chunks: The next byte begins a chunk of a chunked body.
     """
 
     __slots__ = (
@@ -78,6 +79,7 @@ class ResponseParser:
         "can_keep",
         "has_progress",
         "has_surplus",
+        "is_between_chunks",
         "is_complete",
         "response",
     )
@@ -92,6 +94,7 @@ class ResponseParser:
         """
         self.response: UpstreamResponse | None = None
         self.has_progress = self.is_complete = self.has_surplus = self.can_keep = False
+        self.is_between_chunks = False
         self._most_header_bytes = max_header_bytes
         self._heads = heads
         self._keeps_events = keeps_events
@@ -112,7 +115,7 @@ class ResponseParser:
         if self._is_head:  # httptools still waits for the body of the response to HEAD
             self._parser = httptools.HttpResponseParser(self)
         self.response, self._request, self._is_head = response, request, is_head
-        self.has_progress = self.is_complete = False
+        self.has_progress = self.is_complete = self.is_between_chunks = False
         self._interim = self._head_bytes = 0
 
     def feed(self, data: bytes) -> str | None:
@@ -138,6 +141,8 @@ class ResponseParser:
             if not self.is_complete:
                 return str(exc.__context__ or exc)
             self.has_surplus = True
+        # A size that is incomplete has no callback yet, and no line feed.
+        self.is_between_chunks = self.is_between_chunks and data[-1:] == b"\n"
         if self.has_progress:
             self._head_bytes = 0
         elif self._head_bytes > self._most_header_bytes:
@@ -230,6 +235,7 @@ class ResponseParser:
         # the connection would be lost.
         self._may_keep = not events or self._keeps_events
         self._ends_at_eof = response.content_length is None and not chunked
+        self.is_between_chunks = chunked and not self._is_head
         response.status = status
         self.has_progress = True
         if self._is_head:
@@ -249,6 +255,14 @@ class ResponseParser:
         response.reason = b""
         response.headers.clear()
 
+    def on_chunk_header(self) -> None:
+        """Note that a chunk has begun, which may be the last one."""
+        self.is_between_chunks = False
+
+    def on_chunk_complete(self) -> None:
+        """Note that a chunk has ended."""
+        self.is_between_chunks = not self.is_complete
+
     def on_body(self, data: bytes) -> None:
         """Add a chunk of the body."""
         response = self.response
@@ -261,6 +275,7 @@ class ResponseParser:
     def on_message_complete(self) -> None:
         """Note that the response is complete."""
         response = self.response
+        self.is_between_chunks = False
         if response is not None and response.status and not (self.is_complete or self._is_raw):
             self.is_complete = self.has_progress = True
             self.can_keep = self._may_keep and self._parser.should_keep_alive()

@@ -11,10 +11,11 @@ FULL_BODY = "swapchart.full_body"
 None means that it is not complete or not in one piece and has to be read with `receive`.
 """
 WRITE_BODY = "swapchart.write_body"
-"""ASGI extension `(piece) -> bool`: send a piece of the body, not the last, without waiting.
+"""ASGI extension `(piece, chunk) -> bool`: send a piece of the body, not the last, at once.
 
-False means that nothing was sent, since the client does not keep up: the piece has to go through
-`send`. The response must have been started.
+*chunk* is the piece as a chunk, which then need not be framed again, or b"". False means that
+nothing was sent, since the client does not keep up: the piece has to go through `send`. The
+response must have been started.
 """
 ON_DISCONNECT = "swapchart.on_disconnect"
 """ASGI extension `(callback or None) -> None`: set what is called when the client disconnects.

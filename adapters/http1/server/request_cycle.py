@@ -271,8 +271,10 @@ class RequestCycle:
             if self.is_disconnected and not self.is_complete:
                 raise ClientDisconnectedError("the client has disconnected")
 
-    def write_body(self, piece: bytes) -> bool:
+    def write_body(self, piece: bytes, chunk: bytes = b"") -> bool:
         """Send a piece of the body, which is not the last; False means that nothing was sent.
+
+        *chunk* is the piece as a chunk, if it is one: a chunked body needs no other framing.
 
         Raises the errors of `send`.
         """
@@ -280,7 +282,10 @@ class RequestCycle:
             raise ClientDisconnectedError("the client has disconnected")
         if self._writer.stalled is not None:
             return False
-        self._send_body(piece, more=True)
+        if chunk and self._chunked and self.is_head_sent and not self.is_complete:
+            self._writer.write(chunk)
+        else:
+            self._send_body(piece, more=True)
         return True
 
     @property

@@ -57,10 +57,12 @@ class BodyRelay:
             self._stall_s, self._at = stall_s, loop.time()
             self._timer = loop.call_later(stall_s, self._check_stall)
         response.set_listener(self)
+        response.chunk_listener = self
         try:
             await self._waiter
         finally:
             response.set_listener(None)
+            response.chunk_listener = None
             if self._timer is not None:
                 self._timer.cancel()
         return self._unsent()
@@ -80,18 +82,24 @@ class BodyRelay:
             self._waiter.set_result(None)
             return
         piece = response.read_nowait()
-        if piece is None:
-            return
+        if piece is not None and not self.take_chunk(piece):
+            self._piece = piece
+            self._waiter.set_result(None)
+
+    def take_chunk(self, payload: bytes, chunk: bytes = b"") -> bool:
+        """Pass *payload* on, framed as *chunk* if it is; False if that is for the task to do."""
+        if self._waiter.done():
+            return False
         if self._stall_s:
             self._at = self._loop.time()
         try:
-            if self._write(piece):
-                self._record.record_piece(piece)
-            else:
-                self._piece = piece
-                self._waiter.set_result(None)
+            if not self._write(payload, chunk):
+                return False
         except (ConnectionError, RuntimeError, ValueError) as error:
             self._waiter.set_exception(error)
+        else:
+            self._record.record_piece(payload)
+        return True
 
     def _check_stall(self) -> None:
         left_s = self._at + self._stall_s - self._loop.time()

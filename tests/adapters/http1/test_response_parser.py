@@ -7,11 +7,12 @@ from typing import Any, cast
 
 import pytest
 from hypothesis import given
+from hypothesis.strategies import binary, integers, lists, sampled_from
 from hypothesis.strategies import data as draws
-from hypothesis.strategies import integers, lists, sampled_from
 
 from swapchart.adapters.http1.client.response import ResponseConnection, UpstreamResponse
 from swapchart.adapters.http1.client.response_parser import RepeatedHeads, ResponseParser
+from swapchart.adapters.http1.client.single_chunk import payload_of
 
 _UPGRADE = b"GET / HTTP/1.1\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
 _EVENTS = b"Content-Type: text/event-stream\r\n"
@@ -130,3 +131,69 @@ def test_start_second_exchange_on_the_same_parser(is_head: bool) -> None:
 
     assert parser.is_complete
     assert (first.chunks, second.chunks) == ([] if is_head else [b"abc"], [b"def"])
+
+
+def take(parser: ResponseParser, response: UpstreamResponse, reads: list[bytes]) -> str | None:
+    """Feed *reads* as a connection does whose chunks are taken as they arrive."""
+    for read in reads:
+        payload = payload_of(read) if parser.is_between_chunks else None
+        if payload is not None:
+            response.add(payload)
+            continue
+        problem = parser.feed(read)
+        if problem is not None:
+            return problem
+    return None
+
+
+#: Framings of a chunk, some of them invalid.
+_FRAMINGS = (
+    b"%(size)x\r\n%(data)b\r\n", b"%(size)X\r\n%(data)b\r\n", b"0%(size)x\r\n%(data)b\r\n",
+    b"%(size)x;a=b\r\n%(data)b\r\n", b"%(size)x\n%(data)b\n", b"%(size)x \r\n%(data)b\r\n",
+    b"%(size)x\r\n%(data)b.\r\n", b"%(size)x\r\n%(data)b\r\n\r\n", b"-%(size)x\r\n%(data)b\r\n",
+)  # fmt: skip
+
+
+@given(draws())
+def test_chunks_that_arrive_alone_need_no_parser(draw: Any) -> None:
+    """The body, the problem and the reuse are those of a parser that gets each byte."""
+    usual = sampled_from(_FRAMINGS[:1] * 6 + _FRAMINGS)
+    sizes = sampled_from([1, 9, 10, 15, 16, 200, 255, 256, 4095, 4096])
+    wanted = draw.draw(lists(sizes | integers(1, 40), max_size=8))
+    parts = []
+    for size in wanted:
+        data = draw.draw(binary(min_size=8, max_size=8)) * (size // 8 + 1)
+        parts.append(draw.draw(usual) % {b"size": size, b"data": data[:size]})
+    parts.append(
+        draw.draw(sampled_from([b"", b"0\r\n\r\n", b"0\r\nT: 1\r\n\r\n", b"0\r\n", b"\r\n"]))
+    )
+    reads = [_CHUNKED, *(part for part in parts if part)]
+    for place in draw.draw(lists(integers(0, 30), max_size=3)):  # some reads have several, or half
+        at = place % len(reads)
+        if place % 2 and at + 1 < len(reads):
+            reads[at : at + 2] = [reads[at] + reads[at + 1]]
+        else:
+            reads[at : at + 1] = [part for part in (reads[at][:-1], reads[at][-1:]) if part]
+
+    expected, other, problem = parse(reads)
+    parser = ResponseParser(2000, RepeatedHeads(), keeps_events=False)
+    response = UpstreamResponse(cast("ResponseConnection", None))
+    parser.start(response, b"GET / HTTP/1.1\r\n\r\n", is_head=False)
+
+    assert take(parser, response, reads) == problem
+    assert b"".join(response.chunks) == b"".join(other.chunks)
+    assert response.bytes_received == other.bytes_received
+    assert (parser.is_complete, parser.has_surplus) == (expected.is_complete, expected.has_surplus)
+    assert parser.can_keep == expected.can_keep
+
+
+def test_payload_of_a_chunk_of_each_size() -> None:
+    """A chunk is recognized up to some kilobytes; what is cut, longer or the last is not."""
+    for size in range(1, 8200):
+        chunk = b"%x\r\n%b\r\n" % (size, b"x" * size)
+        assert payload_of(chunk) == (b"x" * size if len(chunk) <= 8192 else None)
+        if size < 300:
+            others = (chunk[:-1], chunk + b"\r\n", chunk[:-2] + b"y\r\n", b"0" + chunk, chunk * 2)
+            assert [payload_of(other) for other in others] == [None] * 5
+    for other in (b"", b"\r\n", b"0\r\n\r\n", b"0\r\n\r\n\r\n", b"1\r\n\r\n", b"3\r\nab\r\n"):
+        assert payload_of(other) is None

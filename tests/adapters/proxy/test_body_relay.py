@@ -157,6 +157,45 @@ def test_stream_that_breaks_aborts_the_client_behind_its_last_piece() -> None:
     run(main, respond=streams(broken))
 
 
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+def test_chunks_are_framed_for_the_client(version: str) -> None:
+    """A chunk that arrives alone is passed on as it came, unless the client gets no chunks."""
+    texts = [b"data: %b\n\n" % (b"x" * size) for size in (1, 8, 300, 9_000)]
+    framed = [chunk(text) for text in texts] + [
+        b"a;x=1\r\ndata: 12\n\n\r\n",
+        b"0A\r\ndata: 34\n\n\r\n",
+    ]
+    texts += [b"data: 12\n\n", b"data: 34\n\n"]
+    go_on: list[asyncio.Event] = []
+
+    async def stepwise(writer: asyncio.StreamWriter) -> None:
+        writer.write(HEAD)
+        for part in framed:
+            await go_on[-1].wait()
+            go_on[-1].clear()
+            writer.write(part)
+        writer.write(b"0\r\n\r\n")
+
+    async def main(front: Front) -> None:
+        go_on.append(asyncio.Event())
+        async with front.client() as client:
+            await front.warm(client)
+            client.send(STREAM, version=version)
+            assert (await client.head())[0] == 200
+            for text in texts:
+                go_on[-1].set()
+                expected = text if version == "1.0" else chunk(text)
+                assert await client.reader.readexactly(len(expected)) == expected
+            rest = b"" if version == "1.0" else b"0\r\n\r\n"
+            assert await client.reader.readexactly(len(rest)) == rest
+        (record,) = front.finished
+        assert (record.status, record.sent_bytes) == (200, len(b"".join(texts)))
+        assert b"".join(record.body_chunks) == b"".join(texts)
+        front.assert_nothing_is_acquired()
+
+    run(main, respond=streams(stepwise))
+
+
 def test_client_that_leaves_ends_its_stream() -> None:
     async def endless(writer: asyncio.StreamWriter) -> None:
         writer.write(HEAD)
