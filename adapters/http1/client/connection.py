@@ -261,9 +261,11 @@ class Connection(asyncio.Protocol):
         parser = self._parser
         if parser.is_between_chunks and not self.is_read_pending:
             response = parser.response
-            if response is not None and response.chunk_listener is not None:
+            take_chunk = None if response is None else response.take_chunk
+            if response is not None and take_chunk is not None and not response.chunks:
                 payload = payload_of(data)
-                if payload is not None and response.pass_on(payload, data):
+                if payload is not None and take_chunk(payload, data):
+                    response.bytes_received += len(payload)
                     return
         batch = self.pool.read_batch
         if self.is_read_pending:

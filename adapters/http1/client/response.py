@@ -8,6 +8,7 @@ it holds only the chunks that were not read yet.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol, Self, cast
 
 from ..half_close import half_close
@@ -25,13 +26,6 @@ class ResponseListener(Protocol):
 
     def set_result(self, result: None, /) -> None:
         """Handle the arrival of headers or body bytes, the end of the response, or an error."""
-
-
-class ChunkListener(Protocol):
-    """Receiver of chunks of a body."""
-
-    def take_chunk(self, payload: bytes, chunk: bytes, /) -> bool:
-        """Handle *payload*, which arrived framed as *chunk*; False means that it did nothing."""
 
 
 class ResponseConnection(Protocol):
@@ -76,7 +70,8 @@ class UpstreamResponse:
         upgraded: The upstream switched protocols: ``read`` returns raw bytes, ``write`` sends them.
         bytes_received: Bytes of the body that have arrived so far.
         chunks: Chunks of the body that were not read yet; filled by the parser.
-        chunk_listener: Gets a chunk that arrives alone, in place of `chunks`; None for none.
+        take_chunk: Called with the payload and the bytes of a chunk that arrives alone; True means
+            that it was taken, and does not go to `chunks`. None while all go there.
         buffered_bytes: Total size of `chunks`. The connection stops reading above a limit.
         is_paused: The connection has stopped reading from the socket for that reason.
         repeated_head: Head that it has in common with earlier responses; None if it has none.
@@ -89,7 +84,6 @@ class UpstreamResponse:
         "_waiter",
         "buffered_bytes",
         "bytes_received",
-        "chunk_listener",
         "chunks",
         "content_length",
         "headers",
@@ -97,6 +91,7 @@ class UpstreamResponse:
         "reason",
         "repeated_head",
         "status",
+        "take_chunk",
         "upgraded",
     )
 
@@ -108,7 +103,7 @@ class UpstreamResponse:
         self.upgraded = False
         self.bytes_received = self.buffered_bytes = 0
         self.chunks: list[bytes] = []
-        self.chunk_listener: ChunkListener | None = None
+        self.take_chunk: Callable[[bytes, bytes], bool] | None = None
         self.is_paused = False
         self.repeated_head: RepeatedHead | None = None
         self._conn: ResponseConnection | None = conn
@@ -251,14 +246,6 @@ class UpstreamResponse:
         self.chunks.append(data)
         self.buffered_bytes += size
         self.bytes_received += size
-
-    def pass_on(self, payload: bytes, chunk: bytes) -> bool:
-        """Give the next chunk of the body to `chunk_listener`; False means that it is not taken."""
-        listener = self.chunk_listener
-        if listener is None or self.chunks or not listener.take_chunk(payload, chunk):
-            return False
-        self.bytes_received += len(payload)
-        return True
 
     async def wait(self, timeout_s: float | None, stage: Stage) -> None:
         """Wait for the next notification.

@@ -24,7 +24,8 @@ class BodyRelay:
     """
 
     __slots__ = (
-        "_at", "_loop", "_piece", "_record", "_response", "_stall_s", "_timer", "_waiter", "_write",
+        "_arrived", "_arrived_at", "_is_awake", "_loop", "_piece", "_record", "_response",
+        "_stall_s", "_timer", "_waiter", "_write",
     )  # fmt: skip
 
     def __init__(self, record: RequestRecord, response: UpstreamResponse, write: WriteBody) -> None:
@@ -33,8 +34,10 @@ class BodyRelay:
         self._waiter: asyncio.Future[None]
         self._piece: bytes | None = None  # that was not sent
         self._timer: asyncio.TimerHandle | None = None
-        self._stall_s = 0.0  # 0 is unlimited
-        self._at = 0.0  # when the last byte came; loop time in seconds
+        self._stall_s = 0.0
+        self._arrived = 0  # bytes of the response at the last check that found more
+        self._arrived_at = 0.0  # when that was; loop time in seconds
+        self._is_awake = True  # the task is
 
     async def run(self, stall_s: float | None) -> bytes | None:
         """Pass pieces on until the task has to; return a piece that it has to send first.
@@ -53,16 +56,19 @@ class BodyRelay:
             return None
         self._waiter = loop.create_future()
         self._piece = None
+        self._is_awake = False
         if stall_s is not None:
-            self._stall_s, self._at = stall_s, loop.time()
-            self._timer = loop.call_later(stall_s, self._check_stall)
+            self._stall_s = stall_s
+            self._arrived, self._arrived_at = response.bytes_received, loop.time()
+            self._timer = loop.call_later(stall_s / 10, self._check_stall)
         response.set_listener(self)
-        response.chunk_listener = self
+        response.take_chunk = self.take_chunk
         try:
             await self._waiter
         finally:
+            self._is_awake = True
             response.set_listener(None)
-            response.chunk_listener = None
+            response.take_chunk = None
             if self._timer is not None:
                 self._timer.cancel()
         return self._unsent()
@@ -73,37 +79,50 @@ class BodyRelay:
 
     def done(self) -> bool:
         """Return True if the task is awake."""
-        return self._waiter.done()
+        return self._is_awake
 
     def set_result(self, _: None) -> None:
         """Pass on the piece that has arrived, or wake the task."""
         response = self._response
         if response.is_over:
-            self._waiter.set_result(None)
+            self._wake()
             return
         piece = response.read_nowait()
         if piece is not None and not self.take_chunk(piece):
             self._piece = piece
-            self._waiter.set_result(None)
+            self._wake()
 
     def take_chunk(self, payload: bytes, chunk: bytes = b"") -> bool:
         """Pass *payload* on, framed as *chunk* if it is; False if that is for the task to do."""
-        if self._waiter.done():
+        if self._is_awake:
             return False
-        if self._stall_s:
-            self._at = self._loop.time()
         try:
             if not self._write(payload, chunk):
                 return False
         except (ConnectionError, RuntimeError, ValueError) as error:
-            self._waiter.set_exception(error)
+            self._wake(error)
         else:
             self._record.record_piece(payload)
         return True
 
-    def _check_stall(self) -> None:
-        left_s = self._at + self._stall_s - self._loop.time()
-        if left_s > 0:
-            self._timer = self._loop.call_later(left_s, self._check_stall)
+    def _wake(self, error: Exception | None = None) -> None:
+        self._is_awake = True
+        if self._waiter.done():  # it was cancelled
+            return
+        if error is None:
+            self._waiter.set_result(None)
         else:
+            self._waiter.set_exception(error)
+
+    def _check_stall(self) -> None:
+        """Fail a response without a byte for `_stall_s`, or for up to a tenth longer.
+
+        Looking at the clock ten times in that period costs less than looking with each piece.
+        """
+        now, arrived = self._loop.time(), self._response.bytes_received
+        if arrived != self._arrived:
+            self._arrived, self._arrived_at = arrived, now
+        elif now - self._arrived_at >= self._stall_s:
             self._response.expire("body", self._stall_s)
+            return
+        self._timer = self._loop.call_later(self._stall_s / 10, self._check_stall)
