@@ -65,7 +65,7 @@ FILE_OPTIONS = (
     "--control-vector-scaled", "--spec-draft-model",
 )  # fmt: skip
 
-_NUMBER = re.compile(r"-?(?:\d++(?:\.\d++)?+|\.\d++)$")
+_NUMBER = re.compile(r"-?(?:\d++(?:\.\d++)?|\.\d++)$")
 _ENVIRONMENT = "LLAMA_ARG_"
 _HARMLESS_VARIABLES = """
 PORT HOST ALIAS THREADS THREADS_BATCH ENDPOINT_METRICS ENDPOINT_PROPS ENDPOINT_SLOTS

@@ -15,7 +15,7 @@ from .foreign_expressions import UntranslatableError
 
 #: ``type`` of an ``<invoke>`` that stands for one of our activities.
 ACTIVITY = "urn:swapchart:activity"
-_SECONDS = re.compile(r"(\d++(?:\.\d++)?+|\.\d++)\s*+(ms|s)?")
+_SECONDS = re.compile(r"(\d++(?:\.\d++)?|\.\d++)\s*+(ms|s)?")
 _CHARTS = (None, "scxml", "http://www.w3.org/TR/scxml", "http://www.w3.org/TR/scxml/")
 _TO_ITSELF = (None, "", "#_internal", "internal", "#_scxml_sessionid")
 

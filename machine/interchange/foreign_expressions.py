@@ -21,8 +21,8 @@ Language: TypeAlias = Literal["ecmascript", "python"]
 IN = "__in_"
 _LONGEST = 500
 _FOREIGN_TOKEN = re.compile(
-    r"""\s*+(?:(?P<number>\d++(?:\.\d++)?+)
-    |(?P<text>'(?:[^'\\]++|\\.)*+'|"(?:[^"\\]++|\\.)*+")
+    r"""\s*+(?:(?P<number>\d++(?:\.\d++)?)
+    |(?P<text>'[^'\\]*+(?:\\.[^'\\]*+)*'|"[^"\\]*+(?:\\.[^"\\]*+)*")
     |(?P<name>[A-Za-z_$][\w$]*+)|(?P<sign>\+\+|--|===|!==|==|!=|<=|>=|&&|\|\||[<>+\-*!?:().,]))""",
     re.VERBOSE,
 )

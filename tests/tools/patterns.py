@@ -1,12 +1,16 @@
-"""Superlinear regular expressions, found in their parsed form.
+r"""Superlinear regular expressions, found in their parsed form.
 
 A pattern is flattened into paths: sequences of single characters and of repetitions, each with the
 set of characters that it takes. It is refused if two repetitions can share a text in more than one
 way and something behind them can fail, since the matcher then tries every division: neighbors
 that take the same character, also over single characters that both take (``[^x]*,[^x]*$``), and
 repetitions within repetitions (``(a+)+$``). A search counts as a repetition of anything in front.
-Possessive repetitions give nothing back and may stand first. The analysis is conservative: the
-body of a repetition counts as the set of all characters in it.
+Possessive repetitions give nothing back and may stand first, as may those that give back in vain,
+since what follows begins unlike any copy (``(\\.)*"``). The analysis is conservative: the body of a
+repetition counts as the set of all characters in it.
+
+A possessive repetition of more than a single character, and an atomic group, are refused too:
+Python up to 3.11.4 matches wrongly where a copy fails behind its beginning (issue gh-106052).
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ _CLASSES = {
     codes.CATEGORY_DIGIT: r"\d", codes.CATEGORY_NOT_DIGIT: r"\D", codes.CATEGORY_SPACE: r"\s",
     codes.CATEGORY_NOT_SPACE: r"\S", codes.CATEGORY_WORD: r"\w", codes.CATEGORY_NOT_WORD: r"\W",
 }  # fmt: skip
+_SINGLE = frozenset({codes.LITERAL, codes.NOT_LITERAL, codes.ANY, codes.IN})
 _SEARCHING = frozenset({"search", "findall", "finditer", "sub", "subn", "split"})
 _FUNCTIONS = _SEARCHING | {"compile", "match", "fullmatch"}
 
@@ -41,12 +46,14 @@ class _Atom:
         first: Those that it may begin with.
         is_many: It is a repetition without bound.
         gives_back: It tries with less when the rest does not match.
+        is_rigid: It then gives back whole copies only.
     """
 
     chars: frozenset[int]
     first: frozenset[int] = frozenset()
     is_many: bool = False
     gives_back: bool = False
+    is_rigid: bool = False
 
 
 _Path = tuple[_Atom, ...]
@@ -56,6 +63,10 @@ _ANYTHING = _Atom(_ALL, _ALL, is_many=True, gives_back=True)
 
 class SuperlinearError(Exception):
     """A pattern takes more than linear time; the text says why."""
+
+
+class MisreadError(Exception):
+    """A pattern matches wrongly in some Python; the text says why."""
 
 
 def check(pattern: str | bytes, flags: int = 0, *, use: str = "search") -> None:
@@ -68,6 +79,7 @@ def check(pattern: str | bytes, flags: int = 0, *, use: str = "search") -> None:
 
     Raises:
         SuperlinearError: It does.
+        MisreadError: Some Python matches it wrongly.
     """
     parsed = parser.parse(pattern, flags)
     before: _Path = ()
@@ -86,7 +98,7 @@ def _is_anchored(parsed: Any) -> bool:
 def _check_path(path: _Path) -> None:
     """Refuse a path in which two repetitions share a text, and something behind can fail."""
     for place, first in enumerate(path):
-        if not (first.is_many and first.gives_back):
+        if not (first.is_many and first.gives_back) or _is_vain(path, place):
             continue
         for other, second in enumerate(path[place + 1 :], place + 1):
             if second.is_many:
@@ -96,6 +108,14 @@ def _check_path(path: _Path) -> None:
                     raise SuperlinearError(f"repetitions {place} and {other} overlap")
             elif not (second.chars & first.chars):
                 break
+
+
+def _is_vain(path: _Path, place: int) -> bool:
+    """Return True if giving back what the repetition at *place* took fails at once."""
+    if not path[place].is_rigid or place + 1 == len(path):
+        return False
+    behind = path[place + 1]
+    return bool(behind.chars) and not (behind.is_many or behind.chars & path[place].first)
 
 
 def _fit(between: _Path, second: _Atom) -> bool:
@@ -123,8 +143,7 @@ def _options(code: Any, given: Any) -> Iterator[_Path]:
             for branch in given[1]:
                 yield from _paths(branch)
         case codes.ATOMIC_GROUP:
-            for path in _paths(given):
-                yield tuple(_Atom(atom.chars, atom.first, atom.is_many) for atom in path)
+            raise MisreadError("an atomic group")
         case codes.MAX_REPEAT | codes.MIN_REPEAT | codes.POSSESSIVE_REPEAT:
             yield from _repeated(code, *given)
         case codes.AT:
@@ -143,6 +162,8 @@ def _options(code: Any, given: Any) -> Iterator[_Path]:
 def _repeated(code: Any, least: int, most: int, body: Any) -> Iterator[_Path]:
     ways = _paths(body)
     gives_back = code is not codes.POSSESSIVE_REPEAT
+    if not (gives_back or (len(body) == 1 and body[0][0] in _SINGLE)):
+        raise MisreadError("a possessive repetition of more than one character")
     if most <= _MANY:
         if not least:
             yield ()
@@ -152,7 +173,12 @@ def _repeated(code: Any, least: int, most: int, body: Any) -> Iterator[_Path]:
         _check_loop(ways)
     chars = frozenset[int]().union(*(atom.chars for way in ways for atom in way))
     begin = frozenset[int]().union(*map(_first, ways))
-    many = _Atom(chars, begin, is_many=True, gives_back=gives_back)
+    is_rigid = not any(
+        atom.gives_back and not _is_vain(way, place)
+        for way in ways
+        for place, atom in enumerate(way)
+    )
+    many = _Atom(chars, begin, is_many=True, gives_back=gives_back, is_rigid=is_rigid)
     if not least:
         yield (many,)
         return
@@ -176,8 +202,18 @@ def _check_loop(ways: Sequence[_Path]) -> None:
             raise SuperlinearError("what is repeated may be empty, or is a repetition")
         for other, second in enumerate(ways):
             _check_path((*way, *second, _CHECK))
-            if other > number and _first(way) & _first(second):
+            if other > number and _begin_alike(way, second):
                 raise SuperlinearError("alternatives within a repetition begin alike")
+
+
+def _begin_alike(way: _Path, second: _Path) -> bool:
+    """Return True unless a single character tells the ways apart, behind others at most."""
+    for one, other in zip(way, second, strict=False):
+        if one.is_many or other.is_many or not (one.chars and other.chars):
+            break
+        if not (one.chars & other.chars):
+            return False
+    return bool(_first(way) & _first(second))
 
 
 def _chars(code: Any, given: Any) -> frozenset[int]:

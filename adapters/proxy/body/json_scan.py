@@ -31,16 +31,17 @@ _REPLACEMENT = b'"' + b"-" * _KEPT_BYTES + b'"'
 
 _UTF16 = rb"[dD](?:[0-7][0-9a-fA-F]{2}|[89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
 _ESCAPE = rb'\\(?:["\\/bfnrt]|u(?:[0-9abcefABCEF][0-9a-fA-F]{3}|' + _UTF16 + rb"))"
-_INSIDE = re.compile(rb'(?:[^"\\\x00-\x1f]++|' + _ESCAPE + rb")*+")
-_TEXT = re.compile(rb'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
-_WHOLE = re.compile(rb'(?:[^"]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)  # ends outside of strings
-_NO_COMMA = re.compile(rb'(?:[^",]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
+_INSIDE = re.compile(rb'[^"\\\x00-\x1f]*+(?:' + _ESCAPE + rb'[^"\\\x00-\x1f]*+)*')
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*"'
+_TEXT = re.compile(_STRING, re.DOTALL)
+_WHOLE = re.compile(rb'[^"]*+(?:' + _STRING + rb'[^"]*+)*', re.DOTALL)  # ends outside of strings
+_NO_COMMA = re.compile(rb'[^",]*+(?:' + _STRING + rb'[^",]*+)*', re.DOTALL)
 _SPACES = re.compile(rb"[ \t\r\n]*+")
 _SCALAR = re.compile(rb'[^"\[\]{},: \t\r\n]++')
-_INNER = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
+_INNER = re.compile(rb'[^"\[\]{}]*+(?:' + _STRING + rb'[^"\[\]{}]*+)*', re.DOTALL)
 _MEMBER = re.compile(  # whose value is no list and no object
-    rb'[ \t\r\n]*+("(?:[^"\\]++|\\.)*+")[ \t\r\n]*+:[ \t\r\n]*+'
-    rb'("(?:[^"\\]++|\\.)*+"|[^"\[\]{},: \t\r\n]++)[ \t\r\n]*+(?=[,}])',
+    rb"[ \t\r\n]*+(" + _STRING + rb")[ \t\r\n]*+:[ \t\r\n]*+"
+    rb"(" + _STRING + rb'|[^"\[\]{},: \t\r\n]++)[ \t\r\n]*+(?=[,}])',
     re.DOTALL,
 )
 _QUOTE, _COMMA = b'",'

@@ -22,7 +22,7 @@ _PARTS_MAX = 100
 _HEADER_BYTES = 8192  # of one part
 _PADDING_BYTES = 256  # spaces after a boundary
 _KIND = re.compile(r'[^;"]*+')
-_PARAMETER = re.compile(r';\s*+([^=;\s"]++)\s*+=\s*+("(?:[^"\\]++|\\.)*+"|[^;\s"]*+)\s*+')
+_PARAMETER = re.compile(r';\s*+([^=;\s"]++)\s*+=\s*+("[^"\\]*+(?:\\.[^"\\]*+)*"|[^;\s"]*+)\s*+')
 _ESCAPED = re.compile(r"\\(.)")
 _END = re.compile(r";?+\s*+")
 _BOUNDARY = re.compile(r"[0-9A-Za-z'()+_,./:=? -]{0,69}[0-9A-Za-z'()+_,./:=?-]")
