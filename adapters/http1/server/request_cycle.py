@@ -215,14 +215,9 @@ class RequestCycle:
     @property
     def full_body(self) -> bytes | None:
         """Complete body of the request; None while it is incomplete or not in one piece."""
-        if (
-            not self.is_received
-            or self._end_delivered
-            or self.is_disconnected
-            or len(self._chunks) != 1
-        ):
+        if self._end_delivered or self.is_disconnected or not self.is_received:
             return None
-        return self._chunks[0]
+        return self._chunks[0] if len(self._chunks) == 1 else None
 
     def take_body(self) -> bytes | None:
         """Return `full_body` and consume it, as `receive` would."""
@@ -274,9 +269,7 @@ class RequestCycle:
     def write_body(self, piece: bytes, chunk: bytes = b"") -> bool:
         """Send a piece of the body, which is not the last; False means that nothing was sent.
 
-        *chunk* is the piece as a chunk, if it is one: a chunked body needs no other framing.
-
-        Raises the errors of `send`.
+        *chunk* is the piece with the framing of a chunk, or b"". Raises the errors of `send`.
         """
         if self.is_disconnected:
             raise ClientDisconnectedError("the client has disconnected")
