@@ -19,6 +19,7 @@ _FAILURES = 2  # disproofs without a single hit after which nothing is saved any
 _FEWEST_TOKENS = 32  # fewer tokens do not show how fast prompts are read
 _LARGEST = 1e15  # limit of each measurement: milliseconds, bytes, counts
 _LONGEST = 32  # digits of a number, including its exponent
+_NUMBER = re.compile(rb"\s*:\s*([\d.eE+-]+)")
 _NEW = 0.3  # weight of a new measurement
 
 
@@ -40,10 +41,18 @@ class CacheUsage:
 
 
 def _last(name: bytes, data: bytes) -> float | None:
-    # A quotation mark within generated text is escaped, so no text can look like these.
-    found = re.findall(rb'(?<!\\)"' + name + rb'"\s*:\s*([\d.eE+-]+)', data)
+    # A quotation mark within generated text is escaped, so no text can look like a key.
+    key, end = b'"%b"' % name, len(data)
+    while (at := data.rfind(key, 0, end)) >= 0:
+        found, end = _NUMBER.match(data, at + len(key)), at
+        if found and data[at - 1 : at] != b"\\":
+            return _number(found[1])
+    return None
+
+
+def _number(text: bytes) -> float | None:
     try:
-        value = float(found[-1]) if found and len(found[-1]) <= _LONGEST else -1.0
+        value = float(text) if len(text) <= _LONGEST else -1.0
     except ValueError:
         return None
     return value if 0 <= value <= _LARGEST else None

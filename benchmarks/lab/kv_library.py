@@ -25,10 +25,11 @@ class _Talk:
     """One conversation.
 
     Attributes:
-        messages: All of them.
-        known: Prompt tokens of its last turn.
-        grown: Those among them that were new in it.
-        again: Tokens that were read again, of each turn.
+        messages: All of them, with the replies.
+        known: Tokens in the cache of its slot at the end of its last turn.
+        grown: Those among them that came with this turn: its question, as the template renders it,
+            and its reply.
+        again: Known tokens that were read again, of each turn.
     """
 
     messages: list[dict[str, str]]
@@ -37,14 +38,13 @@ class _Talk:
     again: list[int] = field(default_factory=list)
 
     def turn(self, port: int) -> Reply:
-        """Ask one question more; the reply is left out, as it has no meaning."""
+        """Ask one question more."""
         reply = ask(port, _MODEL, self.messages)
-        total = reply.cached + reply.read
-        self.grown = total - self.known
         if self.known:
-            self.again.append(max(reply.read - max(self.grown, 0), 0))
-        self.known = total
-        self.messages.append(says(_NEXT))
+            self.again.append(max(self.known - reply.cached, 0))
+        known = reply.cached + reply.read + reply.written - 1  # the last token is not evaluated
+        self.known, self.grown = known, known - self.known
+        self.messages += [{"role": "assistant", "content": reply.text}, says(_NEXT)]
         return reply
 
 
@@ -54,12 +54,14 @@ class Turns:
 
     Attributes:
         waits_s: From a request to its first token, of each turn after a swap.
+        prefills_s: Those parts of them in which the server read the prompt.
         share: Share of the known tokens that these turns read again.
         lost: Tokens that a conversation read again after the kill; the worst.
-        turn_tokens: Tokens of a turn.
+        turn_tokens: Tokens of a turn; the largest of the last ones before the kill.
     """
 
     waits_s: list[float] = field(default_factory=list)
+    prefills_s: list[float] = field(default_factory=list)
     share: float = 0.0
     lost: int = 0
     turn_tokens: int = 0
@@ -82,13 +84,16 @@ def measure(
             ask(port, _OTHER, [says("hello")])
             ask(port, _MODEL, [says("hello")])  # the swap itself
             known += sum(talk.known for talk in talks)
-            found.waits_s += [talk.turn(port).wait_s for talk in talks]
+            for talk in talks:
+                reply = talk.turn(port)
+                found.waits_s.append(reply.wait_s)
+                found.prefills_s.append(reply.prefill_s)
         found.share = sum(sum(talk.again) for talk in talks) / known
         for talk in talks[: count // 2 if has_library else 0]:
             talk.turn(port)
         os.kill(running(port, _MODEL)["pid"], signal.SIGKILL)
         process.process.kill()
-    found.turn_tokens = min(talk.grown for talk in talks)
+    found.turn_tokens = max(talk.grown for talk in talks)
     with proxy(folder, server, model, **keys) as (port, _):
         for talk in talks if has_library else talks[:_SAMPLE]:
             talk.again.clear()
@@ -106,6 +111,10 @@ def text_of(off: Turns, on: Turns, count: int, tokens: int) -> list[str]:
             "first token, median s", f"{before:.3f}", f"{after:.3f}: {before / after:.0f} times "
             "shorter", "20 times shorter",
         ],
+        [
+            "of this the server reads the prompt, median s", f"{median(off.prefills_s):.3f}",
+            f"{median(on.prefills_s):.3f}", "",
+        ],
         ["first token, longest s", f"{max(off.waits_s):.3f}", f"{max(on.waits_s):.3f}", ""],
         [
             "SIGKILL: tokens read again by a conversation, most", f"{off.lost}", f"{on.lost}",
@@ -114,6 +123,7 @@ def text_of(off: Turns, on: Turns, count: int, tokens: int) -> list[str]:
     ]  # fmt: skip
     return [
         f"{count} conversations of {tokens} tokens take turns on two slots, with a swap between "
-        "turns; then server and proxy are killed in the middle of a round.",
+        f"turns; a turn adds {on.turn_tokens} tokens, question and reply. Then server and proxy are "
+        "killed in the middle of a round.",
         table(["", "`kv: off`", "`kv: {library: 8GiB}`", "target"], rows),
     ]

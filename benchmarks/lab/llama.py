@@ -33,6 +33,8 @@ class Reply:
         cached: Prompt tokens that were reused.
         read: Prompt tokens that were read.
         written: Generated tokens.
+        prefill_s: Time in which the server read the prompt, as it reports it.
+        text: Generated text.
     """
 
     wait_s: float = 0.0
@@ -40,6 +42,8 @@ class Reply:
     cached: int = 0
     read: int = 0
     written: int = 0
+    prefill_s: float = 0.0
+    text: str = ""
 
 
 def real_llama(folder: Path) -> tuple[Any, Path]:
@@ -136,11 +140,13 @@ def ask(port: int, model: str, messages: Sequence[Mapping[str, str]], limit: int
                 continue
             event = json.loads(line[6:])
             delta = event["choices"][0]["delta"] if event["choices"] else {}
-            if delta.get("content") and not reply.wait_s:
+            reply.text += delta.get("content") or ""
+            if reply.text and not reply.wait_s:
                 reply.wait_s = time.perf_counter() - began
             if timings := event.get("timings"):
                 reply.cached, reply.read = timings["cache_n"], timings["prompt_n"]
                 reply.written = timings["predicted_n"]
+                reply.prefill_s = timings["prompt_ms"] / 1000
     finally:
         connection.close()
     reply.whole_s = time.perf_counter() - began

@@ -97,15 +97,13 @@ def test_changed_template_makes_no_wrong_response(
     serve: Serve, real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path
 ) -> None:
     """Another template renders another prompt; the first one is found again with its own."""
-    if not real_llama.is_real:
-        pytest.skip(f"{real_llama.name} does not know all options")
     state = ["--state-dir", str(tiny_gguf.parent / "template")]
     read = []
     for word in ("one", "another", "one"):
         template = tmp_path / "template.jinja"
         template.write_text(word + " {% for m in messages %}{{ m.content }}{% endfor %}")
         both = models(real_llama, tiny_gguf)
-        both["one"]["cmd"] += ["--jinja", "--chat-template-file", str(template)]
+        both["one"]["cmd"] += ["--chat-template-file", str(template)]
         proxy = serve(both, options=state)
         read.append(turn(proxy, "red")["prompt_n"])
         assert proxy.stop() == 0

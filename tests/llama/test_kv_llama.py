@@ -137,7 +137,6 @@ async def test_longer_match_in_the_servers_cache_in_ram_is_left_to_it(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path: Path, has_ram: bool
 ) -> None:
     """A restore would be of less; where that cache is off, two wrong guesses show it."""
-    only_program(real_llama)
     extra = [] if has_ram else ["--cache-ram", "0"]
     context = kept_llama(
         tmp_path, real_llama, tiny_gguf, slots=2, ctx=16384, extra=extra, settings=SETTINGS

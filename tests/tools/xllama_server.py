@@ -1,7 +1,7 @@
 """A llama-server made of the xllamacpp package: its real HTTP server, for CPUs without AVX-512.
 
-Understands the options of ``tools.llama.LlamaServer.argv``; signals end it less politely than
-llama-server's own program does, so tests of that skip it.
+Understands the options of ``tools.llama.LlamaServer.argv`` and some more. Signals end it less
+politely than llama-server's own program does, so tests of that skip it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import importlib
 import signal
 import sys
+from pathlib import Path
 
 
 def main() -> int:
@@ -23,6 +24,8 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--alias", default="")
     parser.add_argument("--slot-save-path", default="")
+    parser.add_argument("--cache-ram", type=int)
+    parser.add_argument("--chat-template-file", type=Path)
     options = parser.parse_args()
     xllamacpp = importlib.import_module("xllamacpp")  # has no types
     params = xllamacpp.CommonParams()
@@ -31,6 +34,10 @@ def main() -> int:
     params.n_parallel = options.parallel
     params.n_ctx = options.ctx_size
     params.cpuparams.n_threads = options.threads
+    if options.cache_ram is not None:
+        params.cache_ram_mib = options.cache_ram
+    if options.chat_template_file:
+        params.chat_template = options.chat_template_file.read_text()
     if options.alias:
         params.model_alias = {options.alias}
     if options.slot_save_path:
