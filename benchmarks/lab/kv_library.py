@@ -123,7 +123,7 @@ def text_of(off: Turns, on: Turns, count: int, tokens: int) -> list[str]:
     ]  # fmt: skip
     return [
         f"{count} conversations of {tokens} tokens take turns on two slots, with a swap between "
-        f"turns; a turn adds {on.turn_tokens} tokens, question and reply. Then server and proxy are "
-        "killed in the middle of a round.",
+        f"turns; a turn adds {on.turn_tokens} tokens, question and reply. Then server and proxy "
+        "are killed in the middle of a round.",
         table(["", "`kv: off`", "`kv: {library: 8GiB}`", "target"], rows),
     ]

@@ -23,7 +23,7 @@ _WRITTEN = 24  # tokens of a response
 _LIMIT_S = 60.0
 _POLL_S = 0.0005
 _SAVE_S = 5.0  # within which a save begins, if one does
-_GROWTH = 60  # tokens of a turn that is saved
+_GROWTH = 20  # words of a turn that is saved
 
 
 @dataclass(slots=True)
@@ -146,7 +146,7 @@ class Waits:
 
 def measure_waits(folder: Path, server: Any, model: Path, *, tokens: int, count: int) -> Waits:
     """Return the waits of *count* requests that meet saves of *tokens* tokens, and of as many."""
-    found, keys = Waits(), {"slots": 2, "tokens": tokens * 3 // 2 + 2 * _GROWTH * count}
+    found, keys = Waits(), {"slots": 2, "tokens": tokens * 3 // 2 + 3 * _GROWTH * count}
     kv = {"library": "8GiB", "timeout": 60}
     with proxy(folder, server, model, **keys, kv=kv) as (port, _):
         saved = folder / _MODEL

@@ -17,6 +17,7 @@ class IdleTime:
     def __init__(self, is_idle: Callable[[], bool]) -> None:
         self._is_idle = is_idle
         self._wake = anyio.Event()
+        self._ended = anyio.Event()
         self._ended_at = -1e9
         self._ends = 0
         self._is_over = False
@@ -30,12 +31,23 @@ class IdleTime:
         """Note that a request has ended."""
         self._ends += 1
         self._ended_at = anyio.current_time()
-        self._wake.set()
+        self._notify()
 
     def stop(self) -> None:
         """End `run` before its next piece of work; what is under way is completed."""
         self._is_over = True
+        self._notify()
+
+    def _notify(self) -> None:
         self._wake.set()
+        ended, self._ended = self._ended, anyio.Event()
+        ended.set()
+
+    async def wait_idle(self, limit_s: float) -> None:
+        """Wait until the server is idle or about to stop, at most for *limit_s* seconds."""
+        with anyio.move_on_after(limit_s):
+            while not (self._is_over or self._is_idle()):
+                await self._ended.wait()
 
     async def wait_quiet(self, seconds: float) -> bool:
         """Wait until the server has been idle for *seconds*; False if a request came before."""

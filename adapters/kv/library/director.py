@@ -65,7 +65,7 @@ class Director:
         self._idle = IdleTime(is_idle)
         self.slots = [SlotState(number=number) for number in range(server.slots)]
         self._transfers = SlotTransfers(
-            state, library, launch, server, backend, pace, tasks, count, note_restored
+            state, library, launch, server, backend, self._idle, pace, tasks, count, note_restored
         )  # fmt: skip
         self._abandoned: set[int] = set()
         self._uses = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 
 import anyio
@@ -112,14 +112,18 @@ class Library:
         self._offer(one)
         self._writing += 1
 
-    async def complete(self, one: Conversation, replaced: str) -> None:
+    async def complete(
+        self, one: Conversation, replaced: str, wait_idle: Callable[[], Awaitable[None]]
+    ) -> None:
         """Compute the checksum of a conversation and write its description.
 
         Args:
             one: The conversation, without its checksum.
             replaced: File of an earlier state of it, or "".
+            wait_idle: Waits until no request needs the processor.
         """
         try:
+            await wait_idle()
             await self._describe(one)
             older = self._all.get(replaced)
             if older is not None and older.file != one.file and _contains(one, older):

@@ -13,6 +13,7 @@ from ....dataclass import dataclass
 from ....runtime.fence import Fence
 from ...system import threads
 from ..backend import KvBackend
+from ..checkpoints.idle import IdleTime
 from ..checkpoints.pace import Pace
 from ..checkpoints.policy import is_due
 from ..files import KvStoreError
@@ -27,6 +28,7 @@ from .table import SlotState
 
 Counter: TypeAlias = Callable[[str, int], None]
 Restored: TypeAlias = Callable[[int, float], None]
+_LATEST_S = 1.0  # after a save its checksum is computed, also if requests are in flight
 _ERRORS = (KvStoreError, SlotError, OSError, TimeoutError)
 
 
@@ -67,6 +69,7 @@ class SlotTransfers:
         launch: Launch context of the process.
         server: Identity of the process.
         backend: Connection to it.
+        idle: Idle time of the process.
         pace: Limits of background saves.
         tasks: Task group for descriptions, which are written after a save.
         count: (name, number) -> None; adds to a counter of the model.
@@ -78,11 +81,12 @@ class SlotTransfers:
 
     def __init__(
         self, state: ModelState, library: Library, launch: LaunchContext, server: Server,
-        backend: KvBackend, pace: Pace, tasks: Fence, count: Counter, note_restored: Restored,
+        backend: KvBackend, idle: IdleTime, pace: Pace, tasks: Fence, count: Counter,
+        note_restored: Restored,
     ) -> None:  # fmt: skip
-        self._state, self._library, self._server = state, library, server
+        self._state, self._library, self._server, self._idle = state, library, server, idle
         self.identity, self._note_restored = Identity(backend), note_restored
-        self._limit_s = launch.settings.timeout_s
+        self._limit_s, self._saving = launch.settings.timeout_s, anyio.Lock()
         self._min_tokens = launch.settings.min_tokens
         self._backend, self._pace, self._tasks, self._count = backend, pace, tasks, count
 
@@ -107,10 +111,12 @@ class SlotTransfers:
             transfer.is_done = True
 
     async def save(self, slot: SlotState) -> float | None:
-        """Save *slot*; return how long its server stalled, in ms; None if it was not saved."""
+        """Save *slot* if it is due; return for how many ms its server stalled, None if not saved."""
         try:
-            with anyio.fail_after(self._limit_s):
-                return await self._save(slot)
+            async with self._saving:
+                if self.is_due(slot):  # a save that was under way may have been of this slot
+                    with anyio.fail_after(self._limit_s):
+                        return await self._save(slot)
         except _ERRORS as error:
             self._warn(slot, error)
         return None
@@ -186,8 +192,15 @@ class SlotTransfers:
         if slot.chain is chain:
             slot.file, slot.unsaved = name, 0
         self._library.begin(one)
-        self._tasks.start_soon(self._library.complete, one, file)
+        self._tasks.start_soon(self._library.complete, one, file, self._wait_idle)
         return moved.stall_ms
+
+    async def _wait_idle(self) -> None:
+        """Wait until a request that has met the save, or caused it, has ended; not for long.
+
+        Its checksum takes a core from the server: 25 ms for 28 MB.
+        """
+        await self._idle.wait_idle(_LATEST_S)
 
     async def _reserve(self, size: int) -> str:
         files = self._library.files

@@ -26,6 +26,7 @@ from tools.kv_library import (
 )
 from tools.net import wait_until_async
 
+from swapchart.adapters.kv.library import transfers
 from swapchart.adapters.kv.library.store import ConversationStore, library_prefix
 from swapchart.adapters.kv.llama_server import LlamaServer
 from swapchart.adapters.kv.slots import SlotTransfer
@@ -314,6 +315,33 @@ async def test_server_that_crashes_while_restoring_gets_the_file_once(
     assert kept.slot_files() == []
 
 
+async def test_checksum_waits_for_the_request_that_met_the_save(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would take a core from the server that reads the prompt; a stop does not wait for it."""
+    save = LlamaServer.save
+
+    async def met(self: LlamaServer, number: int, filename: str) -> SlotTransfer:
+        kept.is_idle = False
+        return await save(self, number, filename)
+
+    monkeypatch.setattr(transfers, "_LATEST_S", 60.0)
+    monkeypatch.setattr(LlamaServer, "save", met)
+    async with kept.life() as life:
+        for count, word in enumerate(("red", "blue"), 1):
+            kept.is_idle = True
+            await say(kept, life, text_of(word))
+            await wait_until_async(
+                lambda: kept.facts()["conversations"] == count,  # noqa: B023
+                what="a save",
+            )
+            assert len(descriptions(kept)) == count - 1
+        await life.save()
+        await kept.settled()
+
+    assert len(descriptions(kept)) == 2
+
+
 async def test_server_that_crashes_while_saving_leaves_no_file(kept: Kept) -> None:
     async with kept.life() as life:
         await told(kept, life, "red")
@@ -383,13 +411,11 @@ async def test_quota_removes_the_least_recently_used(tmp_path: Path, command: li
     async with keeping(tmp_path / "kv", command, settings) as kept, kept.life() as life:
         for word in WORDS:
             await say(kept, life, text_of(word))
-        await wait_until_async(
-            lambda: any(one["words"].startswith("tree") for one in descriptions(kept)),
-            what="the last one saved",
-        )
+        await life.save()  # no further save follows
         await kept.settled()
         found = descriptions(kept)
 
+    assert any(one["words"].startswith("tree") for one in found)
     assert sum(one["size"] for one in found) <= 10_000
     assert 1 <= len(found) < 6
     assert {path.stat().st_size for path in kept.slot_files()} == {one["size"] for one in found}
