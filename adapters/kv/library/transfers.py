@@ -111,7 +111,7 @@ class SlotTransfers:
             transfer.is_done = True
 
     async def save(self, slot: SlotState) -> float | None:
-        """Save *slot* if it is due; return for how many ms its server stalled, None if not saved."""
+        """Save *slot* if it is due; return the stall of its server in ms, None without a save."""
         try:
             async with self._saving:
                 if self.is_due(slot):  # a save that was under way may have been of this slot
