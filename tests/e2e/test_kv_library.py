@@ -75,6 +75,23 @@ def test_record_tells_tokens_source_and_cost(serve: Serve, model: dict[str, Any]
     )
 
 
+def test_conversation_of_one_api_key_is_not_reused_by_another(
+    serve: Serve, model: dict[str, Any]
+) -> None:
+    """Neither from a slot nor from a file; its own key finds it in both."""
+    keys = [{"key": key, "scopes": ["infer", "admin"]} for key in ("sk-one", "sk-two")]
+    proxy = serve({"m": model}, config={"apiKeys": keys})
+    found = []
+    for word, key in (
+        ("red", "one"), ("red", "two"), ("blue", "one"), ("green", "one"), ("red", "one"),
+        ("red", "one"),
+    ):  # fmt: skip
+        proxy.headers = {"Authorization": f"Bearer sk-{key}"}
+        found.append(ask(proxy, f"{word} {STORY}")["metadata"]["cache_source"])
+
+    assert found == ["none", "none", "none", "none", "library", "slot"]
+
+
 # ---- state that an older commit wrote
 KEPT = [{"checkpoint": "auto"}, {"library": "1GiB"}]
 
