@@ -31,7 +31,8 @@ class Bench:
     """
 
     def __init__(self, folder: Path, options: argparse.Namespace) -> None:
-        self._folder, self._options, self._keep = folder, options, not options.quick
+        self._folder, self._options = folder, options
+        self._keep = not (options.quick or options.control)
         self._server, self._model = real_llama(folder)
 
     def run(self, part: str) -> None:
@@ -113,7 +114,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10, help="load: pairs of runs")
     parser.add_argument("--turns", type=int, default=8, help="load: turns of each client in a run")
     parser.add_argument(
-        "--control", action="store_true", help="load: without a library on both sides"
+        "--control", action="store_true", help="load: no library on either side; nothing is kept"
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="swapchart-bench-") as name:

@@ -63,9 +63,11 @@ class Load:
 
     Attributes:
         off: Without.
-        on: With.
+        on: With, unless this is a control.
+        is_control: Both sides are without a library, which shows the noise of the machine.
     """
 
+    is_control: bool = False
     off: list[Run] = field(default_factory=list)
     on: list[Run] = field(default_factory=list)
 
@@ -83,7 +85,7 @@ def measure(
         turns: Turns of each client in a run.
         is_control: Both sides are without a library, which shows the noise of the machine.
     """
-    found, keys = Load(), {"slots": CLIENTS, "tokens": 2048}
+    found, keys = Load(is_control), {"slots": CLIENTS, "tokens": 2048}
     kv = "off" if is_control else {"library": "8GiB", "timeout": 60}
     with (
         proxy(folder / "off", server, model, **keys, kv="off") as (off, _),
@@ -123,7 +125,7 @@ def _run(port: int, seed: int, turns: int) -> Run:
 def _settle(port: int) -> None:
     """Wait until the saves of idle moments are over, which would disturb the other side."""
     before, end = -1, time.monotonic() + _LIMIT_S
-    while (now := running(port, _MODEL)["kv"] or {}) and time.monotonic() < end:
+    while (now := running(port, _MODEL).get("kv")) and time.monotonic() < end:
         if now.get("checkpoints", 0) == before:
             return
         before = now.get("checkpoints", 0)
@@ -219,10 +221,11 @@ def text_of(load: Load, turns: int) -> list[str]:
             f"{median(changes):+.1%}", f"{min(changes):+.0%} to {max(changes):+.0%}", "within 3 %",
         ]
     )  # fmt: skip
+    side = "`kv: off` too" if load.is_control else "`kv: {library: 8GiB}`"
     return [
         f"{CLIENTS} clients on {CLIENTS} slots, {len(load.off)} pairs of runs of {turns} turns "
         f"with {_WRITTEN} tokens each; conversations begin with 200 tokens and grow by 20.",
-        table(["", "`kv: off`", "`kv: {library: 8GiB}`", "change", "pairs", "target"], rows),
+        table(["", "`kv: off`", side, "change", "pairs", "target"], rows),
     ]
 
 

@@ -297,6 +297,17 @@ def test_quota_keeps_the_last_used_ones(given_: list[tuple[float, int, int]], li
         assert all(one.used_at < 40 or one.misses >= 2 for one in gone)
 
 
+def test_conversation_restored_in_vain_twice_is_useless_until_a_restore_helps() -> None:
+    """A wrong guess costs one restore; the second one in a row is the last."""
+    once = stored("f", [1]).restored(cached=10, wanted=64, saved_ms=-5.0, now=1.0)
+    twice = once.restored(cached=10, wanted=64, saved_ms=-5.0, now=2.0)
+    helped = once.restored(cached=64, wanted=64, saved_ms=300.0, now=2.0)
+
+    assert [one.is_useless for one in (once, twice, helped)] == [False, True, False]
+    assert over_quota([twice], 1000, None, 2.0) == [twice]
+    assert (helped.misses, helped.restores, helped.saved_ms) == (0, 2, 295.0)
+
+
 def test_key_has_a_namespace_that_does_not_show_it() -> None:
     one, two = ApiKey(key="a" * 30).access("key 1"), ApiKey(key="b" * 30).access("key 2")
     again = ApiKey(key="a" * 30).access("key 7")
