@@ -323,7 +323,7 @@ class Connection(asyncio.Protocol):
         if self.is_closed:
             return
         self.is_closed = True
-        self._parser.response = None
+        self._parser.close()
         self._batched = b""
         if self._sender is not None:
             self._sender.cancel()

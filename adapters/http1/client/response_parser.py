@@ -6,6 +6,8 @@ ends, and whether the connection can carry another request.
 
 from __future__ import annotations
 
+from typing import cast
+
 import httptools
 
 from ..repeated_head import TRIES, Fields, RepeatedHead, parts_of_head
@@ -175,6 +177,11 @@ class ResponseParser:
         if parts is not None:
             fields, reason = response.headers, response.reason
             heads.head = RepeatedResponse(parts[0], parts[1], fields, response.status, reason)
+
+    def close(self) -> None:
+        """Release httptools' parser, which refers to this one; parse no more."""
+        self.response = None
+        self._parser = cast("httptools.HttpResponseParser", None)
 
     @property
     def is_unanswered(self) -> bool:

@@ -318,6 +318,8 @@ class ServerConnection(asyncio.Protocol):
 
     def _check_finished(self) -> None:
         if not self._tasks and not self.finished.done():
+            self._parser.close()
+            self._current = self._upgrade = None
             self.finished.set_result(None)
             self.manager.discard(self)
 

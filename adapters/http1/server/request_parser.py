@@ -11,7 +11,7 @@ is set, nothing more may be parsed: what comes behind a rejected request is not 
 from __future__ import annotations
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 from urllib.parse import unquote
 
 import httptools
@@ -110,7 +110,7 @@ class RequestParser:
         self.is_in_head = False
         self.head_since = 0.0
         self.is_unused = True
-        self._connection = connection
+        self._connection: RequestReceiver | None = connection
         self._loop = connection.loop
         self._limits = limits
         self._root_path, self._state = root_path, state
@@ -197,6 +197,11 @@ class RequestParser:
         head, self.upgrade_head = self.upgrade_head or b"", None
         self._llhttp = httptools.HttpRequestParser(self)
         return head
+
+    def close(self) -> None:
+        """Release llhttp and the connection, both of which refer to the parser; parse no more."""
+        self._llhttp = cast("httptools.HttpRequestParser", None)
+        self._connection = None
 
     def request_id(self) -> bytes:
         """Return the id of the request whose head was read last; a new one unless it has one."""
@@ -303,8 +308,10 @@ class RequestParser:
         is_usual = keep_alive and version == "1.1" and len(self._special) == 1  # which is Host
         if is_usual and self._is_kept:
             self._scope = scope
+        connection = self._connection
+        assert connection is not None, "nothing is parsed behind the end"
         cycle = self.incoming = RequestCycle(
-            self._connection,
+            connection,
             scope,
             request_id=self.request_id(),
             keep_alive=keep_alive,
@@ -312,7 +319,7 @@ class RequestParser:
             is_expecting=is_expecting,
         )
         self._special.clear()  # what is rejected behind this has another id
-        self._connection.enqueue(cycle)
+        connection.enqueue(cycle)
 
     def _begin_again(self, repeated: RepeatedRequest, length: bytes, body: bytes) -> None:
         """Begin a complete request with *body* whose head came before."""
@@ -321,15 +328,17 @@ class RequestParser:
         scope["headers"] = repeated.fields.with_length(length)
         if self._state is not None:
             scope["state"] = self._state.copy()
+        connection = self._connection
+        assert connection is not None, "nothing is parsed behind the end"
         cycle = RequestCycle(
-            self._connection, scope, request_id=new_request_id(), keep_alive=True, is_1_0=False,
+            connection, scope, request_id=new_request_id(), keep_alive=True, is_1_0=False,
             is_expecting=False,
         )  # fmt: skip
         cycle.repeated_head = repeated
         if body:
             cycle.feed(body)
         cycle.is_received = True
-        self._connection.enqueue(cycle)
+        connection.enqueue(cycle)
 
     def _note_upgrade(self, method: bytes, version: str, fields: Fields) -> None:
         """Keep a head that asks for another protocol, in the form it will be parsed in again."""
