@@ -120,6 +120,8 @@ class UpstreamRegistry:
         if record.event in _ABORTING_EVENTS and "stopping" in record.configuration:
             self._abort(record.service, f"the model is being stopped: {record.cause}")
         elif record.event == "proc_exited":
+            if record.service in self._of_models:  # the next one may be another program
+                self._of_models[record.service].pool.streams.is_kept = False
             ended = self._supervisor[record.service].last_exit
             if ended is not None and ended.is_lost:
                 self._abort(record.service, f"the model was lost: {record.cause}")

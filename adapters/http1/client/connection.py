@@ -60,6 +60,7 @@ class Connection(asyncio.Protocol):
         idle_since: Start of the idle period, in seconds of the loop's clock.
         is_closed: The connection is closed or being closed.
         is_read_pending: Data that it has received is in a batch.
+        is_behind_stream: Its last response was an event stream, after which the upstream may close.
     """
 
     __slots__ = (
@@ -73,6 +74,7 @@ class Connection(asyncio.Protocol):
         "_sender",
         "_writable",
         "idle_since",
+        "is_behind_stream",
         "is_closed",
         "is_read_pending",
         "loop",
@@ -87,7 +89,7 @@ class Connection(asyncio.Protocol):
         self.loop = loop
         self.transport: asyncio.Transport
         self.idle_since = 0.0
-        self.is_closed = self.is_read_pending = False
+        self.is_closed = self.is_read_pending = self.is_behind_stream = False
         self._is_connected = False
         self._is_aborted = False  # by the pool, together with its request
         self._close_reason = "closed"
@@ -337,12 +339,13 @@ class Connection(asyncio.Protocol):
         parser = self._parser
         parser.response = None
         response.finish()  # the listener may close this connection
-        is_reusable = parser.can_keep and self._is_sent
+        is_reusable = (parser.can_keep or parser.may_keep) and self._is_sent
         if not is_reusable or parser.has_surplus or self.is_closed or self.pool.is_closed:
             self.discard()
             return
         if response.is_paused:
             self.resume_reading()
+        self.is_behind_stream = not parser.can_keep
         self.pool.put_back(self)
 
     def abort(self, why: str) -> None:

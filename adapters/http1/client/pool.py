@@ -25,6 +25,7 @@ from .errors import UpstreamBroken, UpstreamError, UpstreamTimeout, UpstreamUnre
 from .response import UpstreamResponse
 from .response_parser import RepeatedHeads
 from .retry import IDEMPOTENT_METHODS, is_repeatable, may_send_again
+from .stream_watch import StreamWatch
 
 __all__ = [
     "ConnectionPool",
@@ -60,8 +61,9 @@ class ConnectionPool:
         repeated_heads: Remembers the heads of responses.
         max_header_bytes: Maximum size of the headers, and of the trailers, of a response.
         is_closed: ``aclose`` was called.
-        is_secure: Connections use TLS; they are reused after an event stream too, since a TLS
-            handshake is expensive.
+        streams: Decides whether connections are reused after an event stream.
+        is_secure: Connections use TLS; they are reused after an event stream without observation,
+            since a TLS handshake is expensive.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class ConnectionPool:
         idle_timeout_s: float = 4.0,
         max_connections: int | None = None,
         max_header_bytes: int = 65536,
+        stream_watch_s: float = 0.5,
     ) -> None:
         """Prepare a pool; nothing is connected yet.
 
@@ -88,6 +91,7 @@ class ConnectionPool:
             max_connections: Maximum number of connections; further requests wait. None means
                 unlimited.
             max_header_bytes: Maximum size of the headers of a response, in bytes.
+            stream_watch_s: See `StreamWatch`.
         """
         self.name = f"{host}:{port}"
         self.read_batch = ReadBatch()
@@ -95,6 +99,7 @@ class ConnectionPool:
         self.repeated_heads = RepeatedHeads()
         self.max_header_bytes = max_header_bytes
         self.is_closed = False
+        self.streams = StreamWatch(stream_watch_s)
         self.is_secure = ssl is not None
         self._address = (host, port)
         self._ssl = ssl
@@ -297,6 +302,12 @@ class ConnectionPool:
 
     def put_back(self, conn: Connection) -> None:
         """Take back *conn* after an exchange that ended cleanly; the next waiter gets it."""
+        if conn.is_behind_stream and not self.streams.is_kept:
+            if self._limit is None:
+                self.streams.begin(conn)
+            else:  # a request may wait for it
+                conn.discard()
+            return
         while self._waiters:
             waiter = self._waiters.popleft()
             if not waiter.done():
@@ -330,6 +341,8 @@ class ConnectionPool:
         """Note that *conn* is unusable from now on, and counts toward no limit."""
         if conn in self._idle:
             self._idle.remove(conn)
+        if conn.is_behind_stream:
+            self.streams.note_closing(conn)
         self._release_slot()
 
     def _sweep(self) -> None:

@@ -64,6 +64,7 @@ class ResponseParser:
         has_surplus: Bytes arrived after a complete response, so the connection is unusable.
         can_keep: The connection can carry another request; valid once `is_complete`.
         is_between_chunks: The next byte begins a chunk of a chunked body.
+        may_keep: As `can_keep`, unless the upstream closes behind an event stream.
     """
 
     __slots__ = (
@@ -72,9 +73,9 @@ class ResponseParser:
         "_heads",
         "_interim",
         "_is_head",
+        "_is_kept",
         "_is_raw",
         "_keeps_events",
-        "_may_keep",
         "_most_header_bytes",
         "_parser",
         "_request",
@@ -83,6 +84,7 @@ class ResponseParser:
         "has_surplus",
         "is_between_chunks",
         "is_complete",
+        "may_keep",
         "response",
     )
 
@@ -95,15 +97,15 @@ class ResponseParser:
             keeps_events: A connection that carried an event stream can carry another request.
         """
         self.response: UpstreamResponse | None = None
-        self.has_progress = self.is_complete = self.has_surplus = self.can_keep = False
-        self.is_between_chunks = False
+        self.has_progress = self.is_complete = self.has_surplus = False
+        self.can_keep = self.may_keep = self.is_between_chunks = False
         self._most_header_bytes = max_header_bytes
         self._heads = heads
         self._keeps_events = keeps_events
         self._parser = httptools.HttpResponseParser(self)
         self._request = b""
         self._is_head = self._is_raw = self._ends_at_eof = False
-        self._may_keep = True
+        self._is_kept = True
         self._interim = self._head_bytes = 0
 
     def start(self, response: UpstreamResponse, request: bytes, *, is_head: bool) -> None:
@@ -162,7 +164,7 @@ class ResponseParser:
         response.status, response.reason, response.repeated_head = head.status, head.reason, head
         response.headers = head.fields.with_length(length)
         response.content_length = len(body)
-        self._may_keep, self._ends_at_eof = True, False
+        self._ends_at_eof = False
         if body:
             response.add(body)
         self.has_progress = self.is_complete = self.can_keep = True
@@ -239,15 +241,16 @@ class ResponseParser:
             elif len(name) == 12 and name.lower() == b"content-type":
                 events = value[:17].lower() == b"text/event-stream"
         # llama-server announces Keep-Alive but closes after an event stream: the next request on
-        # the connection would be lost.
-        self._may_keep = not events or self._keeps_events
+        # the connection would be lost. `stream_watch` observes whether an upstream does so.
+        self._is_kept = not events or self._keeps_events
         self._ends_at_eof = response.content_length is None and not chunked
         self.is_between_chunks = chunked and not self._is_head
         response.status = status
         self.has_progress = True
         if self._is_head:
             self.is_complete = True
-            self.can_keep = self._may_keep and self._parser.should_keep_alive()
+            self.may_keep = self._parser.should_keep_alive()
+            self.can_keep = self._is_kept and self.may_keep
 
     def _on_interim(self, status: int, response: UpstreamResponse) -> None:
         if status == 101:
@@ -285,4 +288,5 @@ class ResponseParser:
         self.is_between_chunks = False
         if response is not None and response.status and not (self.is_complete or self._is_raw):
             self.is_complete = self.has_progress = True
-            self.can_keep = self._may_keep and self._parser.should_keep_alive()
+            self.may_keep = self._parser.should_keep_alive()
+            self.can_keep = self._is_kept and self.may_keep

@@ -91,8 +91,7 @@ class ServerConnection(asyncio.Protocol):
             try_fast_path: Serves a complete POST request without a task, or returns False.
         """
         self._limits = limits = manager.limits
-        self.loop = loop
-        self.manager = manager
+        self.loop, self.manager = loop, manager
         self.transport: asyncio.Transport
         self.finished: asyncio.Future[None] = loop.create_future()
         self.input_buffer = InputBuffer(limits, manager)
@@ -111,8 +110,7 @@ class ServerConnection(asyncio.Protocol):
         self._error = 0  # status to send after the current response
         self._tasks: set[asyncio.Task[None]] = set()
         self._ignores_input = False  # what still comes is thrown away
-        self._is_closing = False
-        self._is_lost = False
+        self._is_closing = self._is_lost = False
         self._idle_since = loop.time()  # without a request, apart from a head that has begun
 
     # -- callbacks of the transport ----------------------------------------------------

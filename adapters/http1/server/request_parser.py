@@ -305,6 +305,8 @@ class RequestParser:
         if self._state is not None:
             scope["state"] = self._state.copy()
         keep_alive = self._llhttp.should_keep_alive()
+        if not keep_alive:  # llhttp rejects what comes behind such a request
+            self._repeated, self._tries = None, 0
         is_usual = keep_alive and version == "1.1" and len(self._special) == 1  # which is Host
         if is_usual and self._is_kept:
             self._scope = scope

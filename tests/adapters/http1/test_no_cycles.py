@@ -8,7 +8,8 @@ from asyncio import StreamWriter as Writer
 from collections.abc import Iterator
 
 import pytest
-from tools.h1_server import PLACES, Call, serving as serving_h1
+from tools.h1_server import PLACES, Call
+from tools.h1_server import serving as serving_h1
 from tools.net import wait_until
 from tools.scripted_upstream import Upstream, fetch, serving
 

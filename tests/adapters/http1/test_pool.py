@@ -676,20 +676,3 @@ async def test_connection_closed_while_its_response_is_delivered_is_not_kept() -
         assert (pool.open, pool.idle) == (0, 0)
         assert await fetch(pool, b"third") == (200, b"third")
         assert up.connections == 2
-
-
-@row("A04")
-async def test_connection_that_carried_an_event_stream_is_not_reused() -> None:
-    """llama-server says Keep-Alive, and closes after a stream: the next request would be lost."""
-    fields = b"Content-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-    async def once(up: Upstream, reader: Reader, writer: Writer) -> None:
-        up.requests.append((await reader.readuntil(b"\r\n\r\n"), b""))
-        writer.write(b"HTTP/1.1 200 OK\r\n" + fields + b"7\r\ndata: 1\r\n0\r\n\r\n")
-        await reader.read(1)  # a second request or the end; neither gets a response
-
-    async with serving(once) as (up, pool):
-        for _ in range(3):
-            assert await fetch(pool, None) == (200, b"data: 1")
-            assert (pool.open, pool.idle) == (0, 0)
-        assert len(up.requests) == 3

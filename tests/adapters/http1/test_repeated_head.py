@@ -226,6 +226,17 @@ def reads(draw: st.DrawFn) -> list[bytes]:
     return found
 
 
+@row("C04")
+def test_request_behind_connection_close_is_rejected_although_its_head_is_known() -> None:
+    """Nothing is accepted behind `Connection: close`, whether its head is known or not."""
+    requests = Requests()
+
+    requests.feed([post(b"x"), post(b"x"), post(b"x", P + b"Connection: close\r\n"), post(b"x")])
+
+    assert len(requests.cycles) == 3
+    assert requests.parser.error == 400
+
+
 @settings(max_examples=500, deadline=None)
 @given(reads())
 @row("C04")

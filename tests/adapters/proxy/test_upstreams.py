@@ -82,3 +82,17 @@ def test_upstreams_close_with_the_proxy_even_if_replaced() -> None:
         assert (old.pool.open, new.pool.open) == (0, 0)
 
     run(main)
+
+
+def test_upstreams_forget_what_a_process_did_behind_streams_when_it_ends() -> None:
+    """The next process may be another program, which closes connections behind event streams."""
+
+    async def main(bench: Bench) -> None:
+        assert (await bench.client.chat("a")).status == 200
+        upstream = bench.app.proxy.upstreams.of_model(_MODEL)
+        upstream.pool.streams.is_kept = True
+        await bench.supervisor.unload("a")
+
+        assert not upstream.pool.streams.is_kept
+
+    run(main)
