@@ -16,6 +16,7 @@ import os
 import random
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -51,6 +52,7 @@ from lab.report import Weather, document, publish, put_table
 
 _STREAMS = 256
 _PERIOD_US = 10_000
+_SETTLE_S = 1.0  # until idle memory is read: some load code after they have begun to listen
 
 #: Contenders that are measured next to each other: name -> what starts it in a folder.
 Group = Mapping[str, Callable[[Path], Running]]
@@ -129,6 +131,7 @@ def start_all(
             found = figures[name]
             if number >= 0:
                 found.starts_s.append(one.listening_s)
+                time.sleep(_SETTLE_S)
                 found.idle_bytes.append(rss_bytes(one.pids()))
                 found.idle_pss_bytes.append(sum(map(pss_bytes, one.pids())))
             if number < rounds - 1:
