@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.llama, pytest.mark.slow]
 def client(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ollama.Client]:
+    if not real_llama.is_real:
+        pytest.skip(f"{real_llama.name} does not know all options")
     folder = tmp_path_factory.mktemp("ollama_llama")
     (folder / "tools.jinja").write_text(TEMPLATE)
     extra = ["--jinja", "--chat-template-file", str(folder / "tools.jinja")]

@@ -163,7 +163,8 @@ def _is_alive(process: psutil.Process, text: str) -> bool:
     try:
         if process.status() == psutil.STATUS_ZOMBIE:
             return False
-        return text in " ".join(process.cmdline())
+        command = " ".join(process.cmdline())
+        return text in command.replace(str(_ROOT), "")  # which may be named like what is sought
     except psutil.Error:
         return False
 
