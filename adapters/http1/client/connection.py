@@ -339,7 +339,7 @@ class Connection(asyncio.Protocol):
         parser = self._parser
         parser.response = None
         response.finish()  # the listener may close this connection
-        is_reusable = (parser.can_keep or parser.may_keep) and self._is_sent
+        is_reusable = parser.may_keep and self._is_sent
         if not is_reusable or parser.has_surplus or self.is_closed or self.pool.is_closed:
             self.discard()
             return

@@ -167,7 +167,7 @@ class ResponseParser:
         self._ends_at_eof = False
         if body:
             response.add(body)
-        self.has_progress = self.is_complete = self.can_keep = True
+        self.has_progress = self.is_complete = self.can_keep = self.may_keep = True
 
     def _remember(self, response: UpstreamResponse, data: bytes) -> None:
         """Remember the head of *response*, which came complete as *data*."""
