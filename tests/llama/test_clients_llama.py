@@ -15,7 +15,7 @@ import openai
 import pytest
 from tools import raw
 from tools.clients import TALK, claude_client, curl, openai_client
-from tools.llama import LlamaServer
+from tools.llama import LlamaServer, only_program
 from tools.swapchart_process import Proxies, SwapchartProcess
 
 pytestmark = [pytest.mark.llama, pytest.mark.slow]
@@ -68,8 +68,7 @@ def proxy(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory,
     real_llama: LlamaServer, tiny_gguf: Path,
 ) -> Iterator[SwapchartProcess]:  # fmt: skip
-    if not real_llama.is_real:
-        pytest.skip(f"{real_llama.name} does not know all options")
+    only_program(real_llama)
     folder = tmp_path_factory.mktemp("clients")
     template = folder / "template.jinja"
     template.write_text(TEMPLATE)

@@ -12,7 +12,7 @@ import pytest
 from tools import raw
 from tools.kv import EAGER, NAME, STORY, Kept, keeping, warnings_of
 from tools.kv_library import SETTINGS, say, text_of, told
-from tools.llama import LlamaServer, candidates, refusal
+from tools.llama import LlamaServer, candidates, only_program, refusal
 from tools.make_tiny_gguf import write_tiny_gguf
 
 from swapchart.adapters.kv.settings import KvSettings
@@ -31,11 +31,6 @@ def kept_llama(
     at = argv.index("--port")
     del argv[at : at + 2]
     return keeping(folder / "kv", argv, settings, env=dict(llama.env))
-
-
-def only_program(llama: LlamaServer) -> None:
-    if not llama.is_real:
-        pytest.skip(f"{llama.name} does not know all options")
 
 
 async def one_saved(kept: Kept, text: str = LONG) -> int:

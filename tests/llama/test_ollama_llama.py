@@ -10,7 +10,7 @@ from typing import Any
 import ollama
 import pytest
 from tools.clients import TALK
-from tools.llama import LlamaServer
+from tools.llama import LlamaServer, only_program
 from tools.net import free_port
 from tools.swapchart_process import Proxies
 
@@ -23,8 +23,7 @@ pytestmark = [pytest.mark.llama, pytest.mark.slow]
 def client(
     real_llama: LlamaServer, tiny_gguf: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ollama.Client]:
-    if not real_llama.is_real:
-        pytest.skip(f"{real_llama.name} does not know all options")
+    only_program(real_llama)
     folder = tmp_path_factory.mktemp("ollama_llama")
     (folder / "tools.jinja").write_text(TEMPLATE)
     extra = ["--jinja", "--chat-template-file", str(folder / "tools.jinja")]

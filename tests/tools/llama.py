@@ -17,6 +17,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from . import raw
 from .children import Child
 from .net import free_port
@@ -74,6 +76,12 @@ class LlamaServer:
         port = port or free_port()
         argv = self.argv(model, port, slots=slots, ctx=ctx, save_path=save_path, extra=extra)
         return Child(argv, cwd=cwd, port=port, env=self.env)
+
+
+def only_program(llama: LlamaServer) -> None:
+    """Skip a test that needs options or signals which only llama-server's own program knows."""
+    if not llama.is_real:
+        pytest.skip(f"{llama.name} does not know all options")
 
 
 def candidates() -> Iterator[LlamaServer]:

@@ -5,9 +5,9 @@ set of characters that it takes. It is refused if two repetitions can share a te
 way and something behind them can fail, since the matcher then tries every division: neighbors
 that take the same character, also over single characters that both take (``[^x]*,[^x]*$``), and
 repetitions within repetitions (``(a+)+$``). A search counts as a repetition of anything in front.
-Possessive repetitions give nothing back and may stand first, as may those that give back in vain,
-since what follows begins unlike any copy (``(\\.)*"``). The analysis is conservative: the body of a
-repetition counts as the set of all characters in it.
+Possessive repetitions give nothing back and may stand first. So may a repetition whose copies all
+begin unlike the text behind it (``(\\.)*"``): giving one back fails at once. The analysis is
+conservative: the body of a repetition counts as the set of all characters in it.
 
 A possessive repetition of more than a single character, and an atomic group, are refused too:
 Python up to 3.11.4 matches wrongly where a copy fails behind its beginning (issue gh-106052).
